@@ -1,0 +1,78 @@
+# The addon with its CPU and null backends. Source files and instruction sets stand in sources.json, which CMakeLists.txt
+# (the CUDA library) and the tests read too. `npm run build:addon` runs this with the headers of the running node.
+{
+  'variables': {
+    'generated': 'build/generated',
+    'dnnl%': '<!(node scripts/find-dnnl.mjs)',
+  },
+  'target_defaults': {
+    'include_dirs': ['native', '<(generated)'],
+    'cflags_cc!': ['-fno-exceptions', '-fno-rtti', '-std=gnu++17', '-std=gnu++20'],
+    'cflags_cc': [
+      '-std=c++17', '-O3', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-fvisibility=hidden',
+    ],
+    'conditions': [['dnnl==1', {'defines': ['REFL_ONEDNN=1']}]],
+  },
+  'targets': [
+    {
+      'target_name': 'generated',
+      'type': 'none',
+      'hard_dependency': 1,
+      'actions': [{
+        'action_name': 'op_table',
+        'inputs': ['ops.json', 'scripts/op-table.mjs'],
+        'outputs': ['<(generated)/op_table.inc', '<(generated)/op_kernels.inc'],
+        'action': ['node', 'scripts/op-table.mjs', '<(generated)'],
+      }],
+    },
+    {
+      'target_name': 'refl',
+      'dependencies': ['generated'],
+      'sources': [
+        '<!@(node -p "const s = require(\'./sources.json\'); [s.core, s.addon, s.null].flat().filter(f => require(\'fs\').existsSync(f)).join(\' \')")',
+      ],
+      'include_dirs': ['<!(node -p "require(\'node-addon-api\').include_dir")'],
+      'defines': ['NAPI_VERSION=8', 'NODE_ADDON_API_CPP_EXCEPTIONS'],
+      'ldflags': ['-fopenmp'],
+      'conditions': [
+        ['dnnl==1', {'libraries': ['-ldnnl']}],
+        # Inline functions of the standard library that several sets compiled are weak symbols, of which the linker keeps
+        # the first: the addon's own objects come before the archives, and the narrower set before the wider, so that code
+        # shared with a narrower set never holds the wider one's instructions.
+        ['target_arch=="x64"', {'dependencies': ['cpu_v3', 'cpu_v4']}, {'dependencies': ['cpu_base']}],
+      ],
+    },
+  ],
+  'conditions': [
+    ['target_arch=="x64"', {
+      'targets': [
+        {
+          'target_name': 'cpu_v3',
+          'type': 'static_library',
+          'dependencies': ['generated'],
+          'sources': ['<!@(node -p "require(\'./sources.json\').cpu.filter(f => require(\'fs\').existsSync(f)).join(\' \')")'],
+          'defines': ['REFL_ISA=v3'],
+          'cflags_cc': ['<!@(node -p "require(\'./sources.json\').isas.x64[0].flags.join(\' \')")'],
+        },
+        {
+          'target_name': 'cpu_v4',
+          'type': 'static_library',
+          'dependencies': ['generated'],
+          'sources': ['<!@(node -p "require(\'./sources.json\').cpu.filter(f => require(\'fs\').existsSync(f)).join(\' \')")'],
+          'defines': ['REFL_ISA=v4'],
+          'cflags_cc': ['<!@(node -p "require(\'./sources.json\').isas.x64[1].flags.join(\' \')")'],
+        },
+      ],
+    }, {
+      'targets': [
+        {
+          'target_name': 'cpu_base',
+          'type': 'static_library',
+          'dependencies': ['generated'],
+          'sources': ['<!@(node -p "require(\'./sources.json\').cpu.filter(f => require(\'fs\').existsSync(f)).join(\' \')")'],
+          'defines': ['REFL_ISA=base'],
+        },
+      ],
+    }],
+  ],
+}

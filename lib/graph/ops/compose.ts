@@ -1,0 +1,99 @@
+// Functions that are compositions of operators: they have no kernels, and their derivatives follow from their parts.
+import { arrayOf, type TypedArray } from '../dtype.ts';
+import { check, constant, type Tensor } from '../tensor.ts';
+import { abs, add, affine, cast, cos, div, equal, exp, log, maximum, minimum, mul, rsqrt, sin, square, sub } from './elementwise.ts';
+import { concat, pad, reshape, slice } from './layout.ts';
+import { amax, mean, sum } from './reduce.ts';
+import { logSoftmax } from './softmax.ts';
+
+function constantOf(values: readonly number[], like: Tensor): Tensor {
+  const data: TypedArray = arrayOf(like.dtype, values.length);
+  data.set(values);
+  return constant(data, [values.length], like.dtype);
+}
+
+/** x / max(|x|, eps), with the Euclidean norm over the last axis. */
+export const l2Normalize = (x: Tensor, eps = 1e-12): Tensor =>
+  mul(x, rsqrt(maximum(sum(square(x), [-1], true), eps * eps)));
+
+/** Cosine of the angle between a and b over the last axis, which goes. A norm under `eps` counts as `eps`. */
+export const cosineSimilarity = (a: Tensor, b: Tensor, eps = 1e-8): Tensor =>
+  sum(mul(l2Normalize(a, eps), l2Normalize(b, eps)), [-1]);
+
+/** Mean of (a - b)^2 over all elements, shape []. */
+export const mseLoss = (a: Tensor, b: Tensor): Tensor => mean(square(sub(a, b)));
+
+/** Mean of |a - b| over all elements, shape []. */
+export const l1Loss = (a: Tensor, b: Tensor): Tensor => mean(abs(sub(a, b)));
+
+/**
+ * Cross entropy of softmax(logits) over the last axis, averaged over all rows, shape [].
+ *
+ * @param logits [..., classes]
+ * @param labels class numbers, i32 [...]; or probabilities of the logits' shape and dtype
+ */
+export function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
+  const target = labels.dtype === 'i32' ? oneHot(labels, logits) : labels;
+  const rows = logits.size / logits.shape.at(-1)!;
+  return affine(sum(mul(target, logSoftmax(logits))), -1 / rows);
+}
+
+/** 1 at the class each label names and 0 elsewhere, in the shape and dtype of `logits`. */
+function oneHot(labels: Tensor, logits: Tensor): Tensor {
+  const classes = Array.from({ length: logits.shape.at(-1)! }, (_, i) => i);
+  return equal(reshape(cast(labels, logits.dtype), [...labels.shape, 1]), constantOf(classes, logits));
+}
+
+/** log(sum(exp(x))) over the last axis, which goes; computed from x - max(x). */
+export function logSumExp(x: Tensor): Tensor {
+  const largest = amax(x, [-1], true);
+  return add(log(sum(exp(sub(x, largest)), [-1])), reshape(largest, x.shape.slice(0, -1)));
+}
+
+/**
+ * Sinusoidal embedding of timesteps (Ho et al. 2020, in the order of the diffusion UNets: cosines, then sines).
+ *
+ * @param t [N], floating
+ * @returns [N, dim]; where `dim` is odd the last column is 0
+ */
+export function timestepEmbedding(t: Tensor, dim: number, maxPeriod = 10000): Tensor {
+  const half = Math.floor(dim / 2);
+  // Rounded to float32 at every step, as the published models computed it: at t = 999 the last bit of a frequency
+  // moves the angle by up to 6e-5.
+  const { fround } = Math;
+  const rate = fround(-Math.log(maxPeriod));
+  const frequencies = Array.from({ length: half }, (_, i) => fround(Math.exp(fround(fround(rate * i) / half))));
+  const angles = mul(reshape(t, [t.size, 1]), constantOf(frequencies, t));
+  const y = concat([cos(angles), sin(angles)], 1);
+  return dim % 2 ? pad(y, [0, 0], [0, 1], 'zero') : y;
+}
+
+/** The four bands of one Haar level, each [N, H/2, W/2, C]. */
+export interface HaarBands {
+  ll: Tensor;
+  /** Left minus right: detail along a row. */
+  lh: Tensor;
+  /** Top minus bottom: detail along a column. */
+  hl: Tensor;
+  hh: Tensor;
+}
+
+/** One level of the orthonormal Haar wavelet transform of an image [N, H, W, C] with even H and W. */
+export function haarWavelet(x: Tensor): HaarBands {
+  const [n, h, w, c] = x.shape;
+  check(x.rank === 4 && h % 2 === 0 && w % 2 === 0, `the Haar transform needs [N, even H, even W, C], got ${x}`);
+  const rows = reshape(affine(x, 0.5), [n, h / 2, 2, w, c]);
+  const row = (i: number): Tensor => slice(rows, [0, 0, i, 0, 0], [n, h / 2, 1, w, c]);
+  const split = (y: Tensor): [sum: Tensor, difference: Tensor] => {
+    const columns = reshape(y, [n, h / 2, w / 2, 2, c]);
+    const column = (i: number): Tensor =>
+      reshape(slice(columns, [0, 0, 0, i, 0], [n, h / 2, w / 2, 1, c]), [n, h / 2, w / 2, c]);
+    return [add(column(0), column(1)), sub(column(0), column(1))];
+  };
+  const [ll, lh] = split(add(row(0), row(1)));
+  const [hl, hh] = split(sub(row(0), row(1)));
+  return { ll, lh, hl, hh };
+}
+
+/** The factor, [1], that limits gradients of Euclidean norm `norm` to `maxNorm`: min(1, maxNorm / (norm + 1e-6)). */
+export const clipFactor = (norm: Tensor, maxNorm: number): Tensor => minimum(div(maxNorm, affine(norm, 1, 1e-6)), 1);

@@ -1,0 +1,113 @@
+import { conv2d } from '../graph/ops/conv2d.ts';
+import { embedding } from '../graph/ops/embedding.ts';
+import { linear } from '../graph/ops/matmul.ts';
+import { groupNorm, layerNorm } from '../graph/ops/norm.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import { type Init, Layer, Module, Parameter } from './module.ts';
+
+export interface LinearOptions {
+  bias?: boolean;
+  /** Of the weight and, when 'zeros', of the bias too; PyTorch's default uniform when left out. */
+  init?: Init;
+}
+
+/** PyTorch's default for convolutions and linear layers: uniform within 1/sqrt(fan in), weight and bias alike. */
+const fanIn = (count: number): Init => ({ kind: 'uniform', bound: 1 / Math.sqrt(count) });
+
+/** y = x W^T + b over the last axis. `weight` is [out, in]. */
+export class Linear extends Layer {
+  readonly weight: Parameter;
+  readonly bias?: Parameter;
+
+  constructor(inputs: number, outputs: number, { bias = true, init = fanIn(inputs) }: LinearOptions = {}) {
+    super();
+    this.weight = new Parameter([outputs, inputs], init);
+    if (bias) this.bias = new Parameter([outputs], init === 'zeros' ? init : fanIn(inputs));
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.trace(() => linear(x, this.weight.value, this.bias?.value));
+  }
+}
+
+export interface ConvOptions extends LinearOptions {
+  stride?: number;
+  /** Zeros around the image: one number, or [top, left, bottom, right]. */
+  padding?: number | readonly [number, number, number, number];
+}
+
+/** Convolution of NHWC images with a square kernel. `weight` is [out, in, kernel, kernel]. */
+export class Conv2d extends Layer {
+  readonly weight: Parameter;
+  readonly bias?: Parameter;
+  readonly stride: number;
+  readonly padding: readonly [number, number, number, number];
+
+  constructor(inputs: number, outputs: number, kernel: number, options: ConvOptions = {}) {
+    super();
+    const fan = fanIn(inputs * kernel * kernel);
+    const { bias = true, init = fan, stride = 1, padding = 0 } = options;
+    this.weight = new Parameter([outputs, inputs, kernel, kernel], init);
+    if (bias) this.bias = new Parameter([outputs], init === 'zeros' ? init : fan);
+    this.stride = stride;
+    this.padding = typeof padding === 'number' ? [padding, padding, padding, padding] : padding;
+  }
+
+  forward(x: Tensor): Tensor {
+    const { stride, padding } = this;
+    return this.trace(() => conv2d(x, this.weight.value, this.bias?.value, { stride, padding }));
+  }
+}
+
+/** Group normalisation over NHWC images (or [N, L, C] tokens), with SiLU fused behind it on request. */
+export class GroupNorm extends Layer {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  readonly groups: number;
+  readonly eps: number;
+
+  constructor(groups: number, channels: number, eps: number) {
+    super();
+    this.weight = new Parameter([channels], 'ones');
+    this.bias = new Parameter([channels], 'zeros');
+    this.groups = groups;
+    this.eps = eps;
+  }
+
+  forward(x: Tensor, silu = false): Tensor {
+    const { groups, eps } = this;
+    return this.trace(() => groupNorm(x, this.weight.value, this.bias.value, { groups, eps, silu }));
+  }
+}
+
+/** Layer normalisation over the last axis. */
+export class LayerNorm extends Layer {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  readonly eps: number;
+
+  constructor(channels: number, eps = 1e-5) {
+    super();
+    this.weight = new Parameter([channels], 'ones');
+    this.bias = new Parameter([channels], 'zeros');
+    this.eps = eps;
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.trace(() => layerNorm(x, this.weight.value, this.bias.value, this.eps));
+  }
+}
+
+/** Rows of a table [rows, channels] looked up by i32 indices of any shape. */
+export class Embedding extends Module {
+  readonly weight: Parameter;
+
+  constructor(rows: number, channels: number, std = 1) {
+    super();
+    this.weight = new Parameter([rows, channels], { kind: 'normal', std });
+  }
+
+  forward(indices: Tensor): Tensor {
+    return this.trace(() => embedding(this.weight.value, indices));
+  }
+}

@@ -1,0 +1,97 @@
+import { availableParallelism, totalmem } from 'node:os';
+import { ReflError } from '../errors.ts';
+import { type Graph, type LowerOptions, lower } from '../graph/program.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import { native, typed, typedSync } from './native.ts';
+import { Parameters } from './parameters.ts';
+import { Program } from './program.ts';
+
+export interface DeviceOptions {
+  /** Worker threads of a CPU device; as many as the machine runs at once by default. Part of what makes results repeat. */
+  readonly threads?: number;
+}
+
+export interface CompileOptions extends LowerOptions {
+  /** Where the graph's parameters live; needed when it has any. */
+  readonly parameters?: Parameters;
+}
+
+/** A place where programs run, on a thread of its own. Open one with {@link openDevice}; dispose it when done. */
+export class Device {
+  readonly kind: string;
+  readonly threads: number;
+  private id: number | undefined;
+
+  constructor(kind: string, threads: number) {
+    this.kind = kind;
+    this.threads = threads;
+    this.id = typedSync(() => native().openDevice(kind, threads));
+  }
+
+  /** The native handle; throws ERR_DISPOSED after {@link dispose}. */
+  get handle(): number {
+    if (this.id === undefined) throw new ReflError('ERR_DISPOSED', `the device ${this.kind} was disposed`);
+    return this.id;
+  }
+
+  /** An empty set of parameters on this device. */
+  parameters(): Parameters {
+    return new Parameters(this);
+  }
+
+  /**
+   * Plans, verifies and binds a graph. Its peak is known afterwards, and refused here when it is beyond the machine's
+   * memory (ERR_OUT_OF_MEMORY, with both numbers).
+   */
+  async compile(graph: Graph, { parameters, ...options }: CompileOptions = {}): Promise<Program> {
+    const spec = lower(graph, options);
+    if (this.kind !== 'null' && spec.arenaBytes > totalmem()) {
+      throw new ReflError('ERR_OUT_OF_MEMORY', `the program needs ${spec.arenaBytes} bytes, the machine has ${totalmem()}`);
+    }
+    const constants = new Parameters(this);
+    try {
+      const buffers: number[] = [];
+      for (const { tensor, data } of spec.persistent) {
+        if (data) constants.add(tensor, { frozen: true, data });
+        buffers.push((data ? constants : need(parameters, tensor)).handle(tensor));
+      }
+      const { program, transientBytes } = await typed(native().compile(this.handle, spec, buffers));
+      return new Program(this, program, spec, transientBytes, constants);
+    } catch (error) {
+      constants.dispose();
+      throw error;
+    }
+  }
+
+  /** Waits for the running program's current segment, then frees the device. Safe to call twice. */
+  dispose(): void {
+    if (this.id !== undefined) native().closeDevice(this.id);
+    this.id = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function need(parameters: Parameters | undefined, tensor: Tensor): Parameters {
+  if (!parameters) throw new ReflError('ERR_PROGRAM', `the graph reads the parameter ${tensor}, but no parameters were given`);
+  return parameters;
+}
+
+/** Device names that {@link openDevice} takes. `null` checks and plans programs, and computes nothing. */
+export const deviceNames = ['auto', 'cpu', 'null'] as const;
+
+/** Opens a device. Throws ERR_DEVICE on a name it does not know or a device that is not usable, saying why. */
+export async function openDevice(name = 'auto', { threads = availableParallelism() }: DeviceOptions = {}): Promise<Device> {
+  if (!Number.isInteger(threads) || threads < 1) {
+    throw new ReflError('ERR_OPTION', `threads must be a whole number of at least 1, got ${threads}`);
+  }
+  if (/^cuda(:\d+)?$/.test(name)) {
+    throw new ReflError('ERR_DEVICE', `the device ${name} is not usable: this build has no CUDA kernels; use cpu`);
+  }
+  if (!(deviceNames as readonly string[]).includes(name)) {
+    throw new ReflError('ERR_DEVICE', `unknown device ${name}: expected ${deviceNames.join(', ')} or cuda:N`);
+  }
+  return new Device(name === 'auto' ? 'cpu' : name, threads);
+}

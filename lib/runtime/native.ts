@@ -1,0 +1,74 @@
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { ReflError } from '../errors.ts';
+import type { DType, TypedArray } from '../graph/dtype.ts';
+import type { ProgramSpec } from '../graph/program.ts';
+import type { Shape } from '../graph/tensor.ts';
+
+/** The functions of the addon. Devices, buffers, programs and runs are numbers; every promise rejects with a code. */
+export interface Native {
+  info(): { isa: string; onednn: string };
+  openDevice(kind: string, threads: number): number;
+  closeDevice(device: number): void;
+  createBuffer(dtype: DType, shape: Shape, frozen: boolean): number;
+  writeBuffer(device: number, buffer: number, values: TypedArray): Promise<void>;
+  readBuffer(device: number, buffer: number): Promise<ArrayBuffer>;
+  loadBuffer(device: number, buffer: number, path: string, offset: number, fileType: string): Promise<void>;
+  compile(device: number, spec: ProgramSpec, buffers: number[]): Promise<{ program: number; transientBytes: number }>;
+  run(
+    device: number,
+    program: number,
+    feeds: TypedArray[],
+    onProgress: ((fraction: number) => void) | undefined,
+  ): { run: number; promise: Promise<ArrayBuffer[]> };
+  cancel(run: number): void;
+  release(id: number): void;
+}
+
+let loaded: Native | undefined;
+
+/** Loads the addon on first use. Throws ERR_NATIVE_LOAD with what was tried and what to do. */
+export function native(): Native {
+  if (loaded) return loaded;
+  // Read by the OpenMP runtime when the addon brings it in: idle workers must sleep, or they would take the core that the
+  // event loop needs.
+  process.env.OMP_WAIT_POLICY ??= 'passive';
+  const path = fileURLToPath(new URL('../../build/Release/refl.node', import.meta.url));
+  if (!existsSync(path)) {
+    throw new ReflError('ERR_NATIVE_LOAD', `the native addon is not built (${path} is missing): run "npm run build:addon"`);
+  }
+  try {
+    loaded = createRequire(import.meta.url)(path) as Native;
+  } catch (cause) {
+    throw new ReflError(
+      'ERR_NATIVE_LOAD',
+      `the native addon did not load (${(cause as Error).message}): rebuild it on this machine with "npm run build:addon"`,
+      { cause },
+    );
+  }
+  return loaded;
+}
+
+/** Turns the addon's plain errors, which carry a code, into {@link ReflError}. */
+export async function typed<T>(promise: Promise<T>): Promise<T> {
+  try {
+    return await promise;
+  } catch (error) {
+    throw toReflError(error);
+  }
+}
+
+/** As {@link typed}, for calls that return at once. */
+export function typedSync<T>(fn: () => T): T {
+  try {
+    return fn();
+  } catch (error) {
+    throw toReflError(error);
+  }
+}
+
+function toReflError(error: unknown): unknown {
+  const { code, message } = error as { code?: string; message: string };
+  return code?.startsWith('ERR_') ? new ReflError(code as ReflError['code'], message, { cause: error }) : error;
+}

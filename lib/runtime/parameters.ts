@@ -1,0 +1,82 @@
+import { ReflError } from '../errors.ts';
+import { arrayOf, dtypeOf, type TypedArray, viewOf } from '../graph/dtype.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import type { Device } from './device.ts';
+import { native, typed, typedSync } from './native.ts';
+
+/** Where a tensor's bytes lie in a file. `dtype` is safetensors' name for the stored type. */
+export interface FileSlice {
+  readonly path: string;
+  readonly offset: number;
+  readonly dtype: string;
+}
+
+/** Persistent buffers of a device, each standing for a parameter leaf of the graph. Shared by any number of programs. */
+export class Parameters {
+  private readonly device: Device;
+  private readonly buffers = new Map<Tensor, number>();
+
+  constructor(device: Device) {
+    this.device = device;
+  }
+
+  /**
+   * Makes a zeroed buffer for `leaf`, filled with `data` when given. A frozen one never changes afterwards, so that
+   * kernels may keep a packed copy of it.
+   */
+  add(leaf: Tensor, { frozen = false, data }: { frozen?: boolean; data?: TypedArray } = {}): void {
+    if (this.buffers.has(leaf)) throw new ReflError('ERR_PROGRAM', `the parameter ${leaf} was added twice`);
+    this.buffers.set(
+      leaf,
+      typedSync(() => native().createBuffer(leaf.dtype, leaf.shape, frozen)),
+    );
+    if (data) this.write(leaf, data);
+  }
+
+  /** True when `leaf` has a buffer here. */
+  has(leaf: Tensor): boolean {
+    return this.buffers.has(leaf);
+  }
+
+  /** Makes a buffer for `leaf` and reads its values from a file, converting the stored type. */
+  async load(leaf: Tensor, { path, offset, dtype }: FileSlice, { frozen = false }: { frozen?: boolean } = {}): Promise<void> {
+    this.add(leaf, { frozen });
+    await typed(native().loadBuffer(this.device.handle, this.handle(leaf), path, offset, dtype));
+  }
+
+  /** Sets a parameter's values: seen by every program run after this call. */
+  write(leaf: Tensor, data: TypedArray): void {
+    if (dtypeOf(data) !== leaf.dtype || data.length !== leaf.size) {
+      throw new ReflError('ERR_WEIGHTS', `${leaf} cannot be set from ${data.constructor.name} of ${data.length} values`);
+    }
+    typedSync(() => native().writeBuffer(this.device.handle, this.handle(leaf), data)).catch(() => {});
+  }
+
+  /** A copy of a parameter's values. */
+  async read(leaf: Tensor): Promise<TypedArray> {
+    const bytes = await typed(native().readBuffer(this.device.handle, this.handle(leaf)));
+    return leaf.size ? viewOf(leaf.dtype, bytes, 0, leaf.size) : arrayOf(leaf.dtype, 0);
+  }
+
+  /** Bytes of all buffers. */
+  get bytes(): number {
+    return [...this.buffers.keys()].reduce((sum, t) => sum + t.size * arrayOf(t.dtype, 0).BYTES_PER_ELEMENT, 0);
+  }
+
+  /** The native handle of a parameter's buffer. */
+  handle(leaf: Tensor): number {
+    const id = this.buffers.get(leaf);
+    if (id === undefined) throw new ReflError('ERR_PROGRAM', `the parameter ${leaf} has no values on this device`);
+    return id;
+  }
+
+  /** Frees all buffers, once the last program that uses them is gone. Safe to call twice. */
+  dispose(): void {
+    for (const id of this.buffers.values()) native().release(id);
+    this.buffers.clear();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

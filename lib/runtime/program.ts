@@ -1,0 +1,92 @@
+import { ReflError } from '../errors.ts';
+import { arrayOf, dtypeOf, type TypedArray, viewOf } from '../graph/dtype.ts';
+import type { ProgramSpec } from '../graph/program.ts';
+import { sizeOf } from '../graph/tensor.ts';
+import type { Device } from './device.ts';
+import { native, typed, typedSync } from './native.ts';
+import type { Parameters } from './parameters.ts';
+
+export type Values = Readonly<Record<string, TypedArray>>;
+
+export interface RunOptions {
+  /** Aborting stops the run at its next segment boundary; the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+  /** Called now and then with the fraction of the program that has run, from 0 to 1. */
+  readonly onProgress?: (fraction: number) => void;
+}
+
+/** A compiled graph. Runs are queued on the device's thread; the event loop stays free. */
+export class Program {
+  /** Bytes a run needs beyond the parameters: known, and allocated, before the first run. */
+  readonly peakBytes: number;
+  private readonly device: Device;
+  private readonly spec: ProgramSpec;
+  private readonly constants: Parameters;
+  private id: number | undefined;
+
+  constructor(device: Device, id: number, spec: ProgramSpec, peakBytes: number, constants: Parameters) {
+    this.device = device;
+    this.id = id;
+    this.spec = spec;
+    this.peakBytes = peakBytes;
+    this.constants = constants;
+  }
+
+  /**
+   * Runs the program once. `feeds` holds one typed array per input of the graph, row-major, of the input's dtype and
+   * size; they are copied before this returns. Resolves to copies of the outputs, by name.
+   */
+  async run(feeds: Values = {}, { signal, onProgress }: RunOptions = {}): Promise<Record<string, TypedArray>> {
+    signal?.throwIfAborted();
+    if (this.id === undefined) throw new ReflError('ERR_DISPOSED', 'the program was disposed');
+    const id = this.id;
+    const ordered = this.order(feeds);
+    const { run, promise } = typedSync(() => native().run(this.device.handle, id, ordered, onProgress));
+    const cancel = (): void => native().cancel(run);
+    signal?.addEventListener('abort', cancel, { once: true });
+    try {
+      const buffers = await typed(promise);
+      return Object.fromEntries(this.spec.outputs.map(({ name, tensor }, i) => [name, this.view(tensor, buffers[i])]));
+    } catch (error) {
+      if ((error as ReflError).code === 'ERR_ABORTED') signal?.throwIfAborted();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', cancel);
+      native().release(run);
+    }
+  }
+
+  private order(feeds: Values): TypedArray[] {
+    const known = new Set(this.spec.feeds.map(({ name }) => name));
+    const unknown = Object.keys(feeds).filter((name) => !known.has(name));
+    if (unknown.length) {
+      throw new ReflError('ERR_FEED', `the program takes no feed ${unknown.join(', ')}; it takes ${[...known].join(', ')}`);
+    }
+    return this.spec.feeds.map(({ name, tensor }) => {
+      const { dtype, shape } = this.spec.tensors[tensor];
+      const data = feeds[name];
+      if (dtypeOf(data) !== dtype || data.length !== sizeOf(shape)) {
+        const got = data ? `${data.constructor?.name} of ${data.length}` : 'nothing';
+        throw new ReflError('ERR_FEED', `the feed ${name} must be ${dtype}[${shape.join(',')}], got ${got}`);
+      }
+      return data;
+    });
+  }
+
+  private view(tensor: number, bytes: ArrayBuffer): TypedArray {
+    const { dtype, shape } = this.spec.tensors[tensor];
+    const size = sizeOf(shape);
+    return size ? viewOf(dtype, bytes, 0, size) : arrayOf(dtype, 0);
+  }
+
+  /** Frees the program's memory once its last run has ended. Safe to call twice. */
+  dispose(): void {
+    if (this.id !== undefined) native().release(this.id);
+    this.id = undefined;
+    this.constants.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

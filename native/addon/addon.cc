@@ -1,0 +1,325 @@
+// The functions JavaScript sees. Devices, buffers and programs are known by number, so a stale or wrong handle is an
+// error and never a bad pointer. Everything that touches device memory is a job on that device's executor thread; a job
+// settles its promise through one thread-safe function per environment, which is referenced only while jobs are open, so
+// an idle addon never keeps a process alive.
+#include <napi.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <unordered_map>
+
+#include "addon/decode.h"
+#include "addon/device.h"
+#include "exec/files.h"
+#include "exec/status.h"
+
+namespace refl {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Addon;
+
+// One asynchronous call. `work` runs on the executor thread, `finish` on the JavaScript thread.
+struct Job {
+  explicit Job(Napi::Env env) : deferred(Napi::Promise::Deferred::New(env)) {}
+
+  Napi::Promise::Deferred deferred;
+  std::function<void(Job&)> work;
+  std::function<Napi::Value(Napi::Env)> finish = [](Napi::Env env) { return env.Undefined(); };
+  Napi::FunctionReference onProgress;
+  std::atomic<bool> cancelled{false};
+  std::string code, message;  // set when work threw
+};
+
+// What travels to the JavaScript thread: a job that ended, or how far it has come.
+struct Event {
+  std::shared_ptr<Job> job;
+  double fraction = 1;
+  bool done = true;
+};
+
+Napi::Value rejection(Napi::Env env, const std::string& code, const std::string& message) {
+  Napi::Error error = Napi::Error::New(env, message);
+  error.Set("code", Napi::String::New(env, code));
+  return error.Value();
+}
+
+struct Addon {
+  explicit Addon(Napi::Env env);
+
+  template <class T>
+  static const std::shared_ptr<T>& find(const std::unordered_map<uint32_t, std::shared_ptr<T>>& all,
+                                        const Napi::Value& id, const char* what) {
+    const auto found = all.find(id.IsNumber() ? id.As<Napi::Number>().Uint32Value() : 0);
+    if (found == all.end()) throw Error("ERR_DISPOSED", std::string("the ") + what + " was disposed");
+    return found->second;
+  }
+
+  template <class T>
+  Napi::Value keep(Napi::Env env, std::unordered_map<uint32_t, std::shared_ptr<T>>& all, std::shared_ptr<T> value) {
+    all.emplace(++lastId, std::move(value));
+    return Napi::Number::New(env, lastId);
+  }
+
+  Napi::Value start(Napi::Env env, Device& device, const std::shared_ptr<Job>& job);
+  void settle(Napi::Env env, const Event& event);
+  void close();
+
+  uint32_t lastId = 0;
+  std::unordered_map<uint32_t, std::shared_ptr<Device>> devices;
+  std::unordered_map<uint32_t, std::shared_ptr<Buffer>> buffers;
+  std::unordered_map<uint32_t, std::shared_ptr<Program>> programs;
+  std::unordered_map<uint32_t, std::shared_ptr<Job>> runs;
+  uint32_t open = 0;  // jobs not yet settled
+  Napi::ThreadSafeFunction events;
+};
+
+Addon::Addon(Napi::Env env) {
+  events = Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "refl", 0, 1);
+  events.Unref(env);
+  // Runs before the thread-safe function goes: when a worker is terminated in mid-run, its runs are told to stop
+  // and their threads joined while everything they touch still exists.
+  env.AddCleanupHook([this] { close(); });
+}
+
+void Addon::close() {
+  for (auto& [id, job] : runs) job->cancelled = true;
+  devices.clear();
+}
+
+Napi::Value Addon::start(Napi::Env env, Device& device, const std::shared_ptr<Job>& job) {
+  if (open++ == 0) events.Ref(env);
+  device.executor.post([this, job] {
+    try {
+      job->work(*job);
+    } catch (const Error& error) {
+      job->code = error.code();
+      job->message = error.what();
+    } catch (const std::bad_alloc&) {
+      job->code = "ERR_OUT_OF_MEMORY";
+      job->message = "out of memory";
+    } catch (const std::exception& error) {
+      job->code = "ERR_PROGRAM";
+      job->message = error.what();
+    }
+    job->work = nullptr;
+    events.NonBlockingCall(new Event{job}, [this](Napi::Env e, Napi::Function, Event* event) {
+      const std::unique_ptr<Event> owned(event);
+      if (e != nullptr) settle(e, *owned);
+    });
+  });
+  return job->deferred.Promise();
+}
+
+void Addon::settle(Napi::Env env, const Event& event) {
+  const Napi::HandleScope scope(env);
+  Job& job = *event.job;
+  if (!event.done) {
+    if (!job.onProgress.IsEmpty()) job.onProgress.Call({Napi::Number::New(env, event.fraction)});
+    return;
+  }
+  if (--open == 0) events.Unref(env);
+  // Here, because the executor may drop the last reference to the job, and a JavaScript reference dies on this thread.
+  job.onProgress.Reset();
+  if (!job.code.empty()) {
+    job.deferred.Reject(rejection(env, job.code, job.message));
+    return;
+  }
+  try {
+    job.deferred.Resolve(job.finish(env));
+  } catch (const Napi::Error& error) {
+    job.deferred.Reject(error.Value());
+  }
+}
+
+Addon& addonOf(const Napi::CallbackInfo& info) { return *info.Env().GetInstanceData<Addon>(); }
+
+// A native exception becomes a JavaScript one with its code; nothing else can leave a function of this file.
+template <Napi::Value (*fn)(const Napi::CallbackInfo&, Addon&)>
+Napi::Value guarded(const Napi::CallbackInfo& info) {
+  try {
+    return fn(info, addonOf(info));
+  } catch (const Error& error) {
+    throw Napi::Error(info.Env(), rejection(info.Env(), error.code(), error.what()));
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw Napi::Error(info.Env(), rejection(info.Env(), "ERR_PROGRAM", error.what()));
+  }
+}
+
+// info() -> { isa, onednn }
+Napi::Value describeAddon(const Napi::CallbackInfo& info, Addon&) {
+  Napi::Object out = Napi::Object::New(info.Env());
+  out.Set("isa", cpuIsa());
+  out.Set("onednn", onednnVersion());
+  return out;
+}
+
+// openDevice(kind, threads) -> device
+Napi::Value openDevice(const Napi::CallbackInfo& info, Addon& addon) {
+  const std::string kind = info[0].ToString();
+  const int threads = info[1].ToNumber().Int32Value();
+  if (threads < 1) throw Error("ERR_DEVICE", "a device needs at least one thread");
+  return addon.keep(info.Env(), addon.devices, std::make_shared<Device>(kind, threads));
+}
+
+// closeDevice(device): waits for its running job; other jobs in its queue still settle
+Napi::Value closeDevice(const Napi::CallbackInfo& info, Addon& addon) {
+  addon.devices.erase(info[0].ToNumber().Uint32Value());
+  return info.Env().Undefined();
+}
+
+// createBuffer(dtype, shape, frozen) -> buffer
+Napi::Value createBuffer(const Napi::CallbackInfo& info, Addon& addon) {
+  return addon.keep(info.Env(), addon.buffers,
+                    std::make_shared<Buffer>(decodeDType(info[0]), decodeShape(info[1]), info[2].ToBoolean()));
+}
+
+// writeBuffer(device, buffer, typedArray) -> Promise
+Napi::Value writeBuffer(const Napi::CallbackInfo& info, Addon& addon) {
+  const auto device = Addon::find(addon.devices, info[0], "device");
+  const auto buffer = Addon::find(addon.buffers, info[1], "parameter");
+  auto bytes = std::make_shared<std::vector<std::byte>>(decodeBytes(info[2]));
+  if (bytes->size() != buffer->bytes()) throw Error("ERR_WEIGHTS", "the values do not fill the parameter");
+  auto job = std::make_shared<Job>(info.Env());
+  job->work = [buffer, bytes](Job&) {
+    std::memcpy(buffer->data(), bytes->data(), bytes->size());
+    buffer->touch();
+  };
+  return addon.start(info.Env(), *device, job);
+}
+
+Napi::Value toArrayBuffer(Napi::Env env, const std::vector<std::byte>& bytes) {
+  Napi::ArrayBuffer out = Napi::ArrayBuffer::New(env, bytes.size());
+  if (!bytes.empty()) std::memcpy(out.Data(), bytes.data(), bytes.size());
+  return out;
+}
+
+// readBuffer(device, buffer) -> Promise<ArrayBuffer>
+Napi::Value readBuffer(const Napi::CallbackInfo& info, Addon& addon) {
+  const auto device = Addon::find(addon.devices, info[0], "device");
+  const auto buffer = Addon::find(addon.buffers, info[1], "parameter");
+  auto bytes = std::make_shared<std::vector<std::byte>>();
+  auto job = std::make_shared<Job>(info.Env());
+  job->work = [buffer, bytes](Job&) { bytes->assign(buffer->data(), buffer->data() + buffer->bytes()); };
+  job->finish = [bytes](Napi::Env env) { return toArrayBuffer(env, *bytes); };
+  return addon.start(info.Env(), *device, job);
+}
+
+// loadBuffer(device, buffer, path, offset, fileType) -> Promise
+Napi::Value loadBuffer(const Napi::CallbackInfo& info, Addon& addon) {
+  const auto device = Addon::find(addon.devices, info[0], "device");
+  const auto buffer = Addon::find(addon.buffers, info[1], "parameter");
+  const std::string path = info[2].ToString(), type = info[4].ToString();
+  const auto offset = static_cast<uint64_t>(info[3].ToNumber().Int64Value());
+  auto job = std::make_shared<Job>(info.Env());
+  job->work = [=](Job&) { readInto(*buffer, path, offset, type); };
+  return addon.start(info.Env(), *device, job);
+}
+
+// compile(device, spec, buffers) -> Promise<{ program, transientBytes }>
+Napi::Value compile(const Napi::CallbackInfo& info, Addon& addon) {
+  const auto device = Addon::find(addon.devices, info[0], "device");
+  auto decl = std::make_shared<ProgramDecl>(decodeProgram(info[1].As<Napi::Object>()));
+  std::vector<std::shared_ptr<Buffer>> buffers;
+  const auto ids = info[2].As<Napi::Array>();
+  for (uint32_t i = 0; i < ids.Length(); i++) buffers.push_back(Addon::find(addon.buffers, ids[i], "parameter"));
+  auto program = std::make_shared<std::shared_ptr<Program>>();
+  auto job = std::make_shared<Job>(info.Env());
+  job->work = [&kernels = device->kernels, decl, buffers = std::move(buffers), program](Job&) {
+    *program = std::make_shared<Program>(std::move(*decl), buffers, kernels);
+  };
+  job->finish = [&addon, program](Napi::Env env) -> Napi::Value {
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("transientBytes", static_cast<double>((*program)->transientBytes()));
+    out.Set("program", addon.keep(env, addon.programs, *program));
+    return out;
+  };
+  return addon.start(info.Env(), *device, job);
+}
+
+// Reports progress at most every 50 ms, so that short segments do not flood the event loop.
+Between between(Addon& addon, const std::shared_ptr<Job>& job, bool wantsProgress) {
+  auto last = std::make_shared<Clock::time_point>(Clock::now());
+  return [&addon, weak = std::weak_ptr<Job>(job), wantsProgress, last](double fraction) {
+    const auto owner = weak.lock();
+    if (!owner || owner->cancelled) return false;
+    if (wantsProgress && Clock::now() - *last > std::chrono::milliseconds(50)) {
+      *last = Clock::now();
+      addon.events.NonBlockingCall(new Event{owner, fraction, false}, [&addon](Napi::Env e, Napi::Function, Event* event) {
+        const std::unique_ptr<Event> owned(event);
+        if (e != nullptr) addon.settle(e, *owned);
+      });
+    }
+    return true;
+  };
+}
+
+// run(device, program, feeds, onProgress?) -> { run, promise }; feeds stand in the program's order
+Napi::Value run(const Napi::CallbackInfo& info, Addon& addon) {
+  const Napi::Env env = info.Env();
+  const auto device = Addon::find(addon.devices, info[0], "device");
+  const auto program = Addon::find(addon.programs, info[1], "program");
+  auto feeds = std::make_shared<std::vector<std::vector<std::byte>>>();
+  const auto given = info[2].As<Napi::Array>();
+  if (given.Length() != program->feeds().size()) throw Error("ERR_FEED", "the wrong number of feeds");
+  for (uint32_t i = 0; i < given.Length(); i++) feeds->push_back(decodeBytes(given[i]));
+  auto outputs = std::make_shared<std::vector<std::vector<std::byte>>>();
+  auto job = std::make_shared<Job>(env);
+  if (info[3].IsFunction()) job->onProgress = Napi::Persistent(info[3].As<Napi::Function>());
+  const uint32_t id = ++addon.lastId;
+  job->work = [program, feeds, outputs, report = between(addon, job, info[3].IsFunction())](Job&) {
+    program->run(*feeds, *outputs, report);
+  };
+  job->finish = [&addon, id, outputs](Napi::Env e) -> Napi::Value {
+    Napi::Array out = Napi::Array::New(e, outputs->size());
+    for (uint32_t i = 0; i < outputs->size(); i++) out[i] = toArrayBuffer(e, (*outputs)[i]);
+    return out;
+  };
+  addon.runs.emplace(id, job);
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("run", Napi::Number::New(env, id));
+  out.Set("promise", addon.start(env, *device, job));
+  return out;
+}
+
+// cancel(run): the run stops at its next segment boundary and rejects with ERR_ABORTED
+Napi::Value cancel(const Napi::CallbackInfo& info, Addon& addon) {
+  const auto found = addon.runs.find(info[0].ToNumber().Uint32Value());
+  if (found != addon.runs.end()) found->second->cancelled = true;
+  return info.Env().Undefined();
+}
+
+// release(id): forgets a buffer, a program or a settled run; memory goes when the last job using it has ended
+Napi::Value release(const Napi::CallbackInfo& info, Addon& addon) {
+  const uint32_t id = info[0].ToNumber().Uint32Value();
+  addon.buffers.erase(id);
+  addon.programs.erase(id);
+  addon.runs.erase(id);
+  return info.Env().Undefined();
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Addon(env));
+  exports.Set("info", Napi::Function::New<guarded<describeAddon>>(env));
+  exports.Set("openDevice", Napi::Function::New<guarded<openDevice>>(env));
+  exports.Set("closeDevice", Napi::Function::New<guarded<closeDevice>>(env));
+  exports.Set("createBuffer", Napi::Function::New<guarded<createBuffer>>(env));
+  exports.Set("writeBuffer", Napi::Function::New<guarded<writeBuffer>>(env));
+  exports.Set("readBuffer", Napi::Function::New<guarded<readBuffer>>(env));
+  exports.Set("loadBuffer", Napi::Function::New<guarded<loadBuffer>>(env));
+  exports.Set("compile", Napi::Function::New<guarded<compile>>(env));
+  exports.Set("run", Napi::Function::New<guarded<run>>(env));
+  exports.Set("cancel", Napi::Function::New<guarded<cancel>>(env));
+  exports.Set("release", Napi::Function::New<guarded<release>>(env));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(refl, init)
+
+}  // namespace refl

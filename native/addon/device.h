@@ -1,0 +1,26 @@
+#pragma once
+// A device: which kernels it binds, and the thread they run on.
+#include <string>
+
+#include "exec/executor.h"
+#include "exec/program.h"
+
+namespace refl {
+
+struct Device {
+  // `kind` is "cpu" or "null"; `threads` is how many workers a kernel may use. Throws ERR_DEVICE.
+  Device(const std::string& kind, int threads);
+
+  const std::string kind;
+  const int threads;
+  const Kernels& kernels;
+  Executor executor;
+};
+
+// The instruction set whose kernels this machine runs ("v4", "v3", "base"), or "" when it lacks the least one built.
+std::string cpuIsa();
+
+// Version of the oneDNN that the kernels were built with ("2.6.3"), or "" when they were built without.
+std::string onednnVersion();
+
+}  // namespace refl

@@ -1,0 +1,57 @@
+#pragma once
+// What a backend implements: for every row of ops.json, a function that binds one node of a program. Binding
+// reads shapes and attributes once, chooses an implementation and returns a closure; running it only computes.
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "exec/buffer.h"
+#include "exec/op_table.h"
+#include "exec/tensor.h"
+
+namespace refl {
+
+// One input or output of a node at bind time. `data` pointers are not known yet: see Args.
+struct Operand {
+  DType dtype = DType::f32;
+  Shape shape;
+  bool present = false;       // false for an optional input that was left out
+  Buffer* buffer = nullptr;   // set for parameters and constants: persistent bytes
+  bool frozen = false;        // the buffer never changes, so packing it once is safe
+
+  int64_t size() const { return sizeOf(shape); }
+  int64_t rank() const { return static_cast<int64_t>(shape.size()); }
+  int64_t dim(int64_t i) const { return shape[static_cast<size_t>(i < 0 ? i + rank() : i)]; }
+};
+
+// A node of a program, as its kernel binder sees it.
+struct NodeSpec {
+  const OpInfo* op = nullptr;
+  std::string layer;                        // for messages only
+  std::vector<Operand> inputs;              // fixed inputs in table order, then the groups
+  std::vector<Operand> outputs;
+  std::vector<std::vector<double>> attrs;   // in table order
+
+  const std::vector<double>& list(const char* name) const;  // throws on a name that is not in the table
+  double number(const char* name) const { return list(name).at(0); }
+  int64_t integer(const char* name) const { return static_cast<int64_t>(number(name)); }
+  bool flag(const char* name) const { return number(name) != 0; }
+  std::vector<int64_t> integers(const char* name) const;
+};
+
+// Resolved addresses of one run. An optional input that was left out has null data.
+struct Args {
+  const Tensor* in;
+  const Tensor* out;
+  std::byte* scratch;  // `Bound::scratch` bytes, 64-byte aligned, contents undefined
+};
+
+struct Bound {
+  std::function<void(const Args&)> run;
+  size_t scratch = 0;
+};
+
+using Bind = Bound (*)(const NodeSpec&);
+
+}  // namespace refl

@@ -1,0 +1,153 @@
+#include "exec/program.h"
+
+#include <cstring>
+
+#include "exec/status.h"
+
+namespace refl {
+
+const std::vector<double>& NodeSpec::list(const char* name) const {
+  for (size_t i = 0; i < op->attrs.size(); i++) {
+    if (std::strcmp(op->attrs[i], name) == 0) return attrs[i];
+  }
+  throw Error("ERR_PROGRAM", std::string(op->name) + " has no attribute " + name);
+}
+
+std::vector<int64_t> NodeSpec::integers(const char* name) const {
+  const std::vector<double>& values = list(name);
+  return {values.begin(), values.end()};
+}
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& why) { throw Error("ERR_PROGRAM", "the program is not valid: " + why); }
+
+void verifyNode(const NodeDecl& node, const ProgramDecl& decl) {
+  const OpInfo* op = findOp(node.op);
+  if (!op) refuse("unknown operator " + node.op);
+  const auto inputs = node.inputs.size(), fixed = op->inputs.size(), group = op->group.size();
+  if (inputs < fixed || (group ? (inputs - fixed) % group != 0 : inputs != fixed)) {
+    refuse(node.op + " with " + std::to_string(inputs) + " inputs");
+  }
+  if (node.outputs.size() != op->outputs.size()) refuse(node.op + " with the wrong number of outputs");
+  if (node.attrs.size() != op->attrs.size()) refuse(node.op + " with the wrong number of attributes");
+  const auto count = static_cast<int64_t>(decl.tensors.size());
+  for (size_t i = 0; i < inputs; i++) {
+    const bool optional = i < fixed && std::strchr(op->inputs[i], '?');
+    if (node.inputs[i] < (optional ? -1 : 0) || node.inputs[i] >= count) refuse(node.op + " reads an unknown tensor");
+  }
+  for (int64_t t : node.outputs) {
+    if (t < 0 || t >= count) refuse(node.op + " writes an unknown tensor");
+    if (decl.tensors[static_cast<size_t>(t)].offset < 0) refuse(node.op + " writes a persistent buffer as its output");
+  }
+}
+
+}  // namespace
+
+void Program::verify() const {
+  if (decl_.arenaBytes < 0) refuse("a negative arena");
+  for (const TensorDecl& t : decl_.tensors) {
+    for (int64_t d : t.shape) {
+      if (d < 0) refuse("a negative extent");
+    }
+    const int64_t bytes = sizeOf(t.shape) * static_cast<int64_t>(bytesOf(t.dtype));
+    if (t.offset >= 0) {
+      if (t.offset % 64 != 0 || t.offset > decl_.arenaBytes - bytes) refuse("a tensor outside of the arena");
+    } else if (t.slot < 0 || t.slot >= static_cast<int64_t>(buffers_.size())) {
+      refuse("a tensor without storage");
+    } else {
+      const Buffer& buffer = *buffers_[static_cast<size_t>(t.slot)];
+      if (buffer.dtype != t.dtype || sizeOf(buffer.shape) != sizeOf(t.shape)) {
+        refuse("a buffer " + describe(buffer.dtype, buffer.shape) + " bound as " + describe(t.dtype, t.shape));
+      }
+    }
+  }
+  for (const NodeDecl& node : decl_.nodes) verifyNode(node, decl_);
+  const auto count = static_cast<int64_t>(decl_.nodes.size());
+  int64_t previous = -1;
+  for (int64_t start : decl_.segments) {
+    if (start <= previous || start >= count) refuse("segments out of order");
+    previous = start;
+  }
+  if (count > 0 && (decl_.segments.empty() || decl_.segments[0] != 0)) refuse("nodes outside of every segment");
+  if (decl_.firstUpdate < 0 || decl_.firstUpdate > count) refuse("updates out of range");
+  for (const auto* ports : {&decl_.feeds, &decl_.outputs}) {
+    for (const Port& port : *ports) {
+      if (port.tensor < 0 || port.tensor >= static_cast<int64_t>(decl_.tensors.size())) refuse("an unknown port " + port.name);
+    }
+  }
+  for (const Port& feed : decl_.feeds) {
+    if (tensor(feed).offset < 0) refuse("a feed outside of the arena");
+  }
+}
+
+Operand Program::operand(int64_t index) const {
+  if (index < 0) return {};
+  const TensorDecl& t = decl_.tensors[static_cast<size_t>(index)];
+  Buffer* buffer = t.slot < 0 ? nullptr : buffers_[static_cast<size_t>(t.slot)].get();
+  return {t.dtype, t.shape, true, buffer, buffer && buffer->frozen};
+}
+
+Tensor Program::resolve(int64_t index) const {
+  if (index < 0) return {};
+  const TensorDecl& t = decl_.tensors[static_cast<size_t>(index)];
+  std::byte* base = t.slot < 0 ? arena_.get() + t.offset : buffers_[static_cast<size_t>(t.slot)]->data();
+  return {base, t.dtype, t.shape};
+}
+
+Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers, const Kernels& kernels)
+    : decl_(std::move(decl)), buffers_(std::move(buffers)) {
+  verify();
+  arena_ = allocate(static_cast<size_t>(decl_.arenaBytes), "the program's tensors");
+  for (const NodeDecl& node : decl_.nodes) {
+    NodeSpec spec;
+    spec.op = findOp(node.op);
+    spec.layer = node.layer;
+    spec.attrs = node.attrs;
+    Step step;
+    for (int64_t t : node.inputs) {
+      spec.inputs.push_back(operand(t));
+      step.in.push_back(resolve(t));
+    }
+    for (int64_t t : node.outputs) {
+      spec.outputs.push_back(operand(t));
+      step.out.push_back(resolve(t));
+    }
+    const auto kernel = kernels.find(node.op);
+    if (kernel == kernels.end()) throw Error("ERR_PROGRAM", node.op + " has no kernel on this device");
+    step.bound = kernel->second(spec);
+    scratchBytes_ = std::max(scratchBytes_, step.bound.scratch);
+    steps_.push_back(std::move(step));
+  }
+  scratch_ = allocate(scratchBytes_, "the program's scratch space");
+}
+
+void Program::run(const std::vector<std::vector<std::byte>>& feeds, std::vector<std::vector<std::byte>>& outputs,
+                  const Between& between) {
+  for (size_t i = 0; i < feeds.size(); i++) {
+    const TensorDecl& t = tensor(decl_.feeds[i]);
+    const size_t bytes = static_cast<size_t>(sizeOf(t.shape)) * bytesOf(t.dtype);
+    if (feeds[i].size() != bytes) throw Error("ERR_FEED", decl_.feeds[i].name + " has the wrong number of bytes");
+    std::memcpy(arena_.get() + t.offset, feeds[i].data(), bytes);
+  }
+  size_t segment = 0;
+  for (size_t i = 0; i < steps_.size(); i++) {
+    const bool boundary = segment < decl_.segments.size() && decl_.segments[segment] == static_cast<int64_t>(i);
+    if (boundary) segment++;
+    // Asked before the first update too; from then on the run goes to its end, so no update is left half done.
+    if (boundary && static_cast<int64_t>(i) <= decl_.firstUpdate &&
+        !between(static_cast<double>(i) / static_cast<double>(steps_.size()))) {
+      throw Error("ERR_ABORTED", "the run was aborted");
+    }
+    const Step& step = steps_[i];
+    step.bound.run({step.in.data(), step.out.data(), scratch_.get()});
+  }
+  outputs.clear();
+  for (const Port& port : decl_.outputs) {
+    const Tensor t = resolve(port.tensor);
+    const auto* bytes = static_cast<const std::byte*>(t.data);
+    outputs.emplace_back(bytes, bytes + t.bytes());
+  }
+}
+
+}  // namespace refl

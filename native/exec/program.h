@@ -1,0 +1,83 @@
+#pragma once
+// A flat program, as JavaScript wrote it, verified and bound to kernels and buffers.
+#include <atomic>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "exec/kernel.h"
+
+namespace refl {
+
+struct TensorDecl {
+  DType dtype = DType::f32;
+  Shape shape;
+  int64_t offset = -1;  // byte offset in the arena, or -1
+  int64_t slot = -1;    // persistent buffer, or -1
+};
+
+struct NodeDecl {
+  std::string op, layer;
+  std::vector<int64_t> inputs, outputs;  // tensor indices; -1 is an input left out
+  std::vector<std::vector<double>> attrs;
+};
+
+struct Port {
+  std::string name;
+  int64_t tensor = 0;
+};
+
+struct ProgramDecl {
+  std::vector<TensorDecl> tensors;
+  std::vector<NodeDecl> nodes;
+  std::vector<Port> feeds, outputs;
+  std::vector<int64_t> segments;
+  int64_t arenaBytes = 0, firstUpdate = 0;
+};
+
+// Kernels of one backend by operator name.
+using Kernels = std::map<std::string, Bind>;
+
+// Called between segments with the fraction done; returning false aborts (throws ERR_ABORTED). Not asked again once
+// updates have begun.
+using Between = std::function<bool(double)>;
+
+class Program {
+ public:
+  // Verifies every index, offset, shape count and attribute count, allocates the arena and binds the kernels.
+  // Throws ERR_PROGRAM, ERR_OUT_OF_MEMORY, or what a kernel's binder throws.
+  Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers, const Kernels& kernels);
+
+  // Bytes of one feed or output, by position in the declaration.
+  const std::vector<Port>& feeds() const { return decl_.feeds; }
+  const std::vector<Port>& outputs() const { return decl_.outputs; }
+  const TensorDecl& tensor(const Port& port) const { return decl_.tensors[static_cast<size_t>(port.tensor)]; }
+
+  // Runs on the caller's thread: copies feeds in, runs all nodes, copies outputs out.
+  void run(const std::vector<std::vector<std::byte>>& feeds, std::vector<std::vector<std::byte>>& outputs,
+           const Between& between);
+
+  // Arena plus scratch: what a run needs beyond the persistent buffers.
+  size_t transientBytes() const { return static_cast<size_t>(decl_.arenaBytes) + scratchBytes_; }
+
+ private:
+  void verify() const;
+  Operand operand(int64_t index) const;
+  Tensor resolve(int64_t index) const;
+
+  struct Step {
+    Bound bound;
+    std::vector<Tensor> in, out;
+  };
+
+  ProgramDecl decl_;
+  std::vector<std::shared_ptr<Buffer>> buffers_;
+  std::vector<Step> steps_;
+  std::shared_ptr<std::byte> arena_, scratch_;
+  size_t scratchBytes_ = 0;
+};
+
+}  // namespace refl

@@ -1,0 +1,31 @@
+// Writes ops.json as C++ sees it, into the folder given: op_table.inc holds the rows of native/exec/op_table.h's OpInfo,
+// op_kernels.inc one REFL_KERNEL(name, binder) for every operator that needs a kernel (the leaves need none).
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const folder = process.argv[2];
+if (!folder) throw new Error('usage: node scripts/op-table.mjs FOLDER');
+
+const { ops } = JSON.parse(readFileSync(new URL('../ops.json', import.meta.url), 'utf8'));
+const list = (names = []) => `{${names.map((name) => JSON.stringify(name)).join(', ')}}`;
+const binder = (name) => `bind${name[0].toUpperCase()}${name.slice(1)}`;
+
+const rows = [];
+const kernels = [];
+for (const [name, op] of Object.entries(ops)) {
+  const lists = [op.inputs, op.group, op.outputs, Object.keys(op.attrs), op.writes].map(list);
+  rows.push(`{"${name}", "${op.family}", ${lists.join(', ')}, ${op.view === true}},\n`);
+  if (op.family !== 'leaf') kernels.push(`REFL_KERNEL(${name}, ${binder(name)})\n`);
+}
+
+// DEVFILTER (temporary while kernels are being written): only binders that exist.
+import { readdirSync } from 'node:fs';
+const cpu = new URL('../native/cpu/', import.meta.url);
+const text = readdirSync(cpu).filter((f) => f.endsWith('.cc')).map((f) => readFileSync(new URL(f, cpu), 'utf8')).join('');
+for (let i = kernels.length - 1; i >= 0; i--) if (!new RegExp('\\b' + kernels[i].match(/, (\w+)/)[1] + '\\b').test(text)) kernels.splice(i, 1);
+const put = (f, t) => { try { if (readFileSync(f, 'utf8') === t) return; } catch {} writeFileSync(f, t); };
+// DEVFILTER end
+const head = '// Generated from ops.json by scripts/op-table.mjs.\n';
+mkdirSync(folder, { recursive: true });
+put(join(folder, 'op_table.inc'), head + rows.join(''));
+put(join(folder, 'op_kernels.inc'), head + kernels.join(''));
