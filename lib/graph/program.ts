@@ -5,9 +5,11 @@ import { type Lifetime, planArena, spreadArena } from './planner.ts';
 import { encodeAttr, opTable } from './table.ts';
 import { Node, type Shape, type Tensor } from './tensor.ts';
 
-/** What to compute: named results, and nodes that write parameters (they run last, in the order given). */
+/** What to compute. */
 export interface Graph {
+  /** Named results. A parameter among them (or a reshaped one) is read after the updates; all else is computed before. */
   readonly outputs: Readonly<Record<string, Tensor>>;
+  /** Nodes that write parameters: they run last, in the order given, each seeing what those before it wrote. */
   readonly updates?: readonly Node[];
 }
 
@@ -57,8 +59,9 @@ export interface LowerOptions {
   readonly plan?: boolean;
 }
 
-/** Nodes in one segment at the most: with layer boundaries this keeps segments near 10 ms. */
+/** Where a layer has more than this, it is cut: of small nodes the count keeps a segment near 10 ms, of large ones the bytes. */
 const SEGMENT_NODES = 16;
+const SEGMENT_BYTES = 2 ** 24;
 
 /** Orders a graph's nodes, lays out its memory and writes it as a flat program. A pure function. */
 export function lower(graph: Graph, { plan = true }: LowerOptions = {}): ProgramSpec {
@@ -111,8 +114,9 @@ export function lower(graph: Graph, { plan = true }: LowerOptions = {}): Program
 /** An update may write parameters only: a write into the arena could destroy a value that is still read. */
 function checkWrites(node: Node): void {
   const row = opTable[node.op];
+  if (!row.writes) throw new ReflError('ERR_GRAPH', `${node.op} writes no parameter: it cannot be an update`);
   const group = row.group ?? [];
-  const written = (row.writes ?? []).map((name) => group.indexOf(name));
+  const written = row.writes.map((name) => group.indexOf(name));
   node.inputs.slice(row.inputs.length).forEach((t, i) => {
     if (written.includes(i % group.length) && t?.node.leaf?.kind !== 'parameter') {
       throw new ReflError('ERR_GRAPH', `${node.op} must write a parameter, got ${t}`);
@@ -122,10 +126,14 @@ function checkWrites(node: Node): void {
 
 function segmentStarts(nodes: readonly Node[], firstUpdate: number): number[] {
   const starts: number[] = [];
+  let bytes = 0;
   nodes.slice(0, firstUpdate).forEach((node, i) => {
-    const begun = starts.at(-1);
-    const full = begun !== undefined && i - begun >= SEGMENT_NODES;
-    if (begun === undefined || full || node.layer !== nodes[i - 1].layer) starts.push(i);
+    const full = i - starts.at(-1)! >= SEGMENT_NODES || bytes >= SEGMENT_BYTES;
+    if (i === 0 || full || node.layer !== nodes[i - 1].layer) {
+      starts.push(i);
+      bytes = 0;
+    }
+    for (const t of [...node.inputs, ...node.outputs]) bytes += t ? t.size * bytesOf(t.dtype) : 0;
   });
   if (firstUpdate < nodes.length) starts.push(firstUpdate);
   return starts;

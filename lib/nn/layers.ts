@@ -1,3 +1,4 @@
+import { ReflError } from '../errors.ts';
 import { conv2d } from '../graph/ops/conv2d.ts';
 import { embedding } from '../graph/ops/embedding.ts';
 import { linear } from '../graph/ops/matmul.ts';
@@ -7,7 +8,7 @@ import { type Init, Layer, Module, Parameter } from './module.ts';
 
 export interface LinearOptions {
   bias?: boolean;
-  /** Of the weight and, when 'zeros', of the bias too; PyTorch's default uniform when left out. */
+  /** Of the weight; the bias then starts at zero. PyTorch's default uniform for both when left out. */
   init?: Init;
 }
 
@@ -19,10 +20,11 @@ export class Linear extends Layer {
   readonly weight: Parameter;
   readonly bias?: Parameter;
 
-  constructor(inputs: number, outputs: number, { bias = true, init = fanIn(inputs) }: LinearOptions = {}) {
+  constructor(inputs: number, outputs: number, { bias = true, init }: LinearOptions = {}) {
     super();
-    this.weight = new Parameter([outputs, inputs], init);
-    if (bias) this.bias = new Parameter([outputs], init === 'zeros' ? init : fanIn(inputs));
+    const fan = fanIn(inputs);
+    this.weight = new Parameter([outputs, inputs], init ?? fan);
+    if (bias) this.bias = new Parameter([outputs], init ? 'zeros' : fan);
   }
 
   forward(x: Tensor): Tensor {
@@ -46,9 +48,9 @@ export class Conv2d extends Layer {
   constructor(inputs: number, outputs: number, kernel: number, options: ConvOptions = {}) {
     super();
     const fan = fanIn(inputs * kernel * kernel);
-    const { bias = true, init = fan, stride = 1, padding = 0 } = options;
-    this.weight = new Parameter([outputs, inputs, kernel, kernel], init);
-    if (bias) this.bias = new Parameter([outputs], init === 'zeros' ? init : fan);
+    const { bias = true, init, stride = 1, padding = 0 } = options;
+    this.weight = new Parameter([outputs, inputs, kernel, kernel], init ?? fan);
+    if (bias) this.bias = new Parameter([outputs], init ? 'zeros' : fan);
     this.stride = stride;
     this.padding = typeof padding === 'number' ? [padding, padding, padding, padding] : padding;
   }
@@ -68,6 +70,9 @@ export class GroupNorm extends Layer {
 
   constructor(groups: number, channels: number, eps: number) {
     super();
+    if (channels % groups) {
+      throw new ReflError('ERR_OPTION', `${channels} channels do not split into ${groups} groups: choose another num_groups`);
+    }
     this.weight = new Parameter([channels], 'ones');
     this.bias = new Parameter([channels], 'zeros');
     this.groups = groups;
@@ -94,7 +99,7 @@ export class LayerNorm extends Layer {
   }
 
   forward(x: Tensor): Tensor {
-    return this.trace(() => layerNorm(x, this.weight.value, this.bias.value, this.eps));
+    return this.trace(() => layerNorm(x, this.weight.value, this.bias.value, { eps: this.eps }));
   }
 }
 

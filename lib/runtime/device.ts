@@ -2,7 +2,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { ReflError } from '../errors.ts';
 import { type Graph, type LowerOptions, lower } from '../graph/program.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { native, typed, typedSync } from './native.ts';
+import { dropped, native, typed, typedSync } from './native.ts';
 import { Parameters } from './parameters.ts';
 import { Program } from './program.ts';
 
@@ -25,7 +25,9 @@ export class Device {
   constructor(kind: string, threads: number) {
     this.kind = kind;
     this.threads = threads;
-    this.id = typedSync(() => native().openDevice(kind, threads));
+    const id = typedSync(() => native().openDevice(kind, threads));
+    this.id = id;
+    dropped.register(this, () => native().closeDevice(id), this);
   }
 
   /** The native handle; throws ERR_DISPOSED after {@link dispose}. */
@@ -40,13 +42,17 @@ export class Device {
   }
 
   /**
-   * Plans, verifies and binds a graph. Its peak is known afterwards, and refused here when it is beyond the machine's
-   * memory (ERR_OUT_OF_MEMORY, with both numbers).
+   * Plans, verifies and binds a graph. Its peak is known afterwards, and refused here when it is beyond the memory that
+   * the machine, or the container, has (ERR_OUT_OF_MEMORY, with both numbers).
    */
   async compile(graph: Graph, { parameters, ...options }: CompileOptions = {}): Promise<Program> {
     const spec = lower(graph, options);
-    if (this.kind !== 'null' && spec.arenaBytes > totalmem()) {
-      throw new ReflError('ERR_OUT_OF_MEMORY', `the program needs ${spec.arenaBytes} bytes, the machine has ${totalmem()}`);
+    const memory = Math.min(totalmem(), process.constrainedMemory() || Infinity);
+    if (this.kind !== 'null' && spec.arenaBytes > memory) {
+      throw new ReflError('ERR_OUT_OF_MEMORY', `the program needs ${spec.arenaBytes} bytes, the machine has ${memory}`);
+    }
+    if (parameters && parameters.device !== this) {
+      throw new ReflError('ERR_PROGRAM', 'the parameters belong to another device');
     }
     const constants = new Parameters(this);
     try {
@@ -55,7 +61,7 @@ export class Device {
         if (data) constants.add(tensor, { frozen: true, data });
         buffers.push((data ? constants : need(parameters, tensor)).handle(tensor));
       }
-      const { program, transientBytes } = await typed(native().compile(this.handle, spec, buffers));
+      const { program, transientBytes } = await typed(() => native().compile(this.handle, spec, buffers));
       return new Program(this, program, spec, transientBytes, constants);
     } catch (error) {
       constants.dispose();
@@ -63,10 +69,14 @@ export class Device {
     }
   }
 
-  /** Waits for the running program's current segment, then frees the device. Safe to call twice. */
+  /**
+   * Waits for the running program's current segment, then frees the device; what was running or queued on it rejects with
+   * ERR_DISPOSED. Safe to call twice.
+   */
   dispose(): void {
     if (this.id !== undefined) native().closeDevice(this.id);
     this.id = undefined;
+    dropped.unregister(this);
   }
 
   [Symbol.dispose](): void {
@@ -82,10 +92,12 @@ function need(parameters: Parameters | undefined, tensor: Tensor): Parameters {
 /** Device names that {@link openDevice} takes. `null` checks and plans programs, and computes nothing. */
 export const deviceNames = ['auto', 'cpu', 'null'] as const;
 
+const mostThreads = 256;
+
 /** Opens a device. Throws ERR_DEVICE on a name it does not know or a device that is not usable, saying why. */
-export async function openDevice(name = 'auto', { threads = availableParallelism() }: DeviceOptions = {}): Promise<Device> {
-  if (!Number.isInteger(threads) || threads < 1) {
-    throw new ReflError('ERR_OPTION', `threads must be a whole number of at least 1, got ${threads}`);
+export async function openDevice(name = 'auto', { threads = Math.min(availableParallelism(), mostThreads) }: DeviceOptions = {}): Promise<Device> {
+  if (!Number.isInteger(threads) || threads < 1 || threads > mostThreads) {
+    throw new ReflError('ERR_OPTION', `threads must be a whole number from 1 to ${mostThreads}, got ${threads}`);
   }
   if (/^cuda(:\d+)?$/.test(name)) {
     throw new ReflError('ERR_DEVICE', `the device ${name} is not usable: this build has no CUDA kernels; use cpu`);

@@ -32,7 +32,7 @@ let loaded: Native | undefined;
 export function native(): Native {
   if (loaded) return loaded;
   // Read by the OpenMP runtime when the addon brings it in: idle workers must sleep, or they would take the core that the
-  // event loop needs.
+  // event loop needs. (Of no effect where a worker thread is the first to come here: its environment is a copy.)
   process.env.OMP_WAIT_POLICY ??= 'passive';
   const path = fileURLToPath(new URL('../../build/Release/refl.node', import.meta.url));
   if (!existsSync(path)) {
@@ -50,10 +50,16 @@ export function native(): Native {
   return loaded;
 }
 
+/**
+ * Frees what nobody disposed of, once its owner is collected. A safety net: native memory does not hurry the collector.
+ * The callback must not hold the owner.
+ */
+export const dropped = new FinalizationRegistry<() => void>((free) => free());
+
 /** Turns the addon's plain errors, which carry a code, into {@link ReflError}. */
-export async function typed<T>(promise: Promise<T>): Promise<T> {
+export async function typed<T>(fn: () => Promise<T>): Promise<T> {
   try {
-    return await promise;
+    return await fn();
   } catch (error) {
     throw toReflError(error);
   }
@@ -69,6 +75,7 @@ export function typedSync<T>(fn: () => T): T {
 }
 
 function toReflError(error: unknown): unknown {
+  if (error instanceof ReflError) return error;
   const { code, message } = error as { code?: string; message: string };
   return code?.startsWith('ERR_') ? new ReflError(code as ReflError['code'], message, { cause: error }) : error;
 }

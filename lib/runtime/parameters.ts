@@ -2,7 +2,7 @@ import { ReflError } from '../errors.ts';
 import { arrayOf, dtypeOf, type TypedArray, viewOf } from '../graph/dtype.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Device } from './device.ts';
-import { native, typed, typedSync } from './native.ts';
+import { dropped, native, typed, typedSync } from './native.ts';
 
 /** Where a tensor's bytes lie in a file. `dtype` is safetensors' name for the stored type. */
 export interface FileSlice {
@@ -13,11 +13,14 @@ export interface FileSlice {
 
 /** Persistent buffers of a device, each standing for a parameter leaf of the graph. Shared by any number of programs. */
 export class Parameters {
-  private readonly device: Device;
+  readonly device: Device;
   private readonly buffers = new Map<Tensor, number>();
+  private disposed = false;
 
   constructor(device: Device) {
     this.device = device;
+    const { buffers } = this;
+    dropped.register(this, () => releaseAll(buffers), this);
   }
 
   /**
@@ -25,6 +28,7 @@ export class Parameters {
    * kernels may keep a packed copy of it.
    */
   add(leaf: Tensor, { frozen = false, data }: { frozen?: boolean; data?: TypedArray } = {}): void {
+    this.checkOpen();
     if (this.buffers.has(leaf)) throw new ReflError('ERR_PROGRAM', `the parameter ${leaf} was added twice`);
     this.buffers.set(
       leaf,
@@ -38,10 +42,17 @@ export class Parameters {
     return this.buffers.has(leaf);
   }
 
-  /** Makes a buffer for `leaf` and reads its values from a file, converting the stored type. */
+  /** Makes a buffer for `leaf` and reads its values from a file, converting the stored type; none is left if that fails. */
   async load(leaf: Tensor, { path, offset, dtype }: FileSlice, { frozen = false }: { frozen?: boolean } = {}): Promise<void> {
     this.add(leaf, { frozen });
-    await typed(native().loadBuffer(this.device.handle, this.handle(leaf), path, offset, dtype));
+    const id = this.handle(leaf);
+    try {
+      await typed(() => native().loadBuffer(this.device.handle, id, path, offset, dtype));
+    } catch (error) {
+      native().release(id);
+      this.buffers.delete(leaf);
+      throw error;
+    }
   }
 
   /** Sets a parameter's values: seen by every program run after this call. */
@@ -54,7 +65,7 @@ export class Parameters {
 
   /** A copy of a parameter's values. */
   async read(leaf: Tensor): Promise<TypedArray> {
-    const bytes = await typed(native().readBuffer(this.device.handle, this.handle(leaf)));
+    const bytes = await typed(() => native().readBuffer(this.device.handle, this.handle(leaf)));
     return leaf.size ? viewOf(leaf.dtype, bytes, 0, leaf.size) : arrayOf(leaf.dtype, 0);
   }
 
@@ -65,6 +76,7 @@ export class Parameters {
 
   /** The native handle of a parameter's buffer. */
   handle(leaf: Tensor): number {
+    this.checkOpen();
     const id = this.buffers.get(leaf);
     if (id === undefined) throw new ReflError('ERR_PROGRAM', `the parameter ${leaf} has no values on this device`);
     return id;
@@ -72,11 +84,21 @@ export class Parameters {
 
   /** Frees all buffers, once the last program that uses them is gone. Safe to call twice. */
   dispose(): void {
-    for (const id of this.buffers.values()) native().release(id);
-    this.buffers.clear();
+    this.disposed = true;
+    dropped.unregister(this);
+    releaseAll(this.buffers);
+  }
+
+  private checkOpen(): void {
+    if (this.disposed) throw new ReflError('ERR_DISPOSED', 'the parameters were disposed');
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+function releaseAll(buffers: Map<Tensor, number>): void {
+  for (const id of buffers.values()) native().release(id);
+  buffers.clear();
 }

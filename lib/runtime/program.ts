@@ -3,15 +3,21 @@ import { arrayOf, dtypeOf, type TypedArray, viewOf } from '../graph/dtype.ts';
 import type { ProgramSpec } from '../graph/program.ts';
 import { sizeOf } from '../graph/tensor.ts';
 import type { Device } from './device.ts';
-import { native, typed, typedSync } from './native.ts';
+import { dropped, native, typed, typedSync } from './native.ts';
 import type { Parameters } from './parameters.ts';
 
 export type Values = Readonly<Record<string, TypedArray>>;
 
 export interface RunOptions {
-  /** Aborting stops the run at its next segment boundary; the promise rejects with the signal's reason. */
+  /**
+   * Aborting stops the run at its next segment boundary; the promise rejects with the signal's reason. Once updates
+   * have begun it is too late: the run goes to its end and resolves.
+   */
   readonly signal?: AbortSignal;
-  /** Called now and then with the fraction of the program that has run, from 0 to 1. */
+  /**
+   * Called now and then with the fraction of the program that has run, from 0 to 1, and with 1 at the end. If it throws,
+   * the run is aborted as by a signal and rejects with what was thrown.
+   */
   readonly onProgress?: (fraction: number) => void;
 }
 
@@ -30,6 +36,7 @@ export class Program {
     this.spec = spec;
     this.peakBytes = peakBytes;
     this.constants = constants;
+    dropped.register(this, () => native().release(id), this);
   }
 
   /**
@@ -41,13 +48,25 @@ export class Program {
     if (this.id === undefined) throw new ReflError('ERR_DISPOSED', 'the program was disposed');
     const id = this.id;
     const ordered = this.order(feeds);
-    const { run, promise } = typedSync(() => native().run(this.device.handle, id, ordered, onProgress));
+    const thrown: unknown[] = [];
+    const report = (fraction: number): void => {
+      try {
+        if (!thrown.length) onProgress?.(fraction);
+      } catch (error) {
+        thrown.push(error);
+        cancel();
+      }
+    };
+    const { run, promise } = typedSync(() => native().run(this.device.handle, id, ordered, onProgress && report));
     const cancel = (): void => native().cancel(run);
     signal?.addEventListener('abort', cancel, { once: true });
     try {
-      const buffers = await typed(promise);
+      const buffers = await typed(() => promise);
+      report(1);
+      if (thrown.length) throw thrown[0];
       return Object.fromEntries(this.spec.outputs.map(({ name, tensor }, i) => [name, this.view(tensor, buffers[i])]));
     } catch (error) {
+      if (thrown.length) throw thrown[0];
       if ((error as ReflError).code === 'ERR_ABORTED') signal?.throwIfAborted();
       throw error;
     } finally {
@@ -83,6 +102,7 @@ export class Program {
   dispose(): void {
     if (this.id !== undefined) native().release(this.id);
     this.id = undefined;
+    dropped.unregister(this);
     this.constants.dispose();
   }
 

@@ -2,14 +2,13 @@
 // error and never a bad pointer. Everything that touches device memory is a job on that device's executor thread; a job
 // settles its promise through one thread-safe function per environment, which is referenced only while jobs are open, so
 // an idle addon never keeps a process alive.
-#include <napi.h>
+#include "addon/decode.h"  // first: it configures napi.h
 
 #include <atomic>
 #include <chrono>
 #include <cstring>
 #include <unordered_map>
 
-#include "addon/decode.h"
 #include "addon/device.h"
 #include "exec/files.h"
 #include "exec/status.h"
@@ -26,7 +25,7 @@ struct Job {
   explicit Job(Napi::Env env) : deferred(Napi::Promise::Deferred::New(env)) {}
 
   Napi::Promise::Deferred deferred;
-  std::function<void(Job&)> work;
+  std::function<void()> work;
   std::function<Napi::Value(Napi::Env)> finish = [](Napi::Env env) { return env.Undefined(); };
   Napi::FunctionReference onProgress;
   std::atomic<bool> cancelled{false};
@@ -45,6 +44,9 @@ Napi::Value rejection(Napi::Env env, const std::string& code, const std::string&
   error.Set("code", Napi::String::New(env, code));
   return error.Value();
 }
+
+void deliver(Napi::Env env, Napi::Function, Addon* addon, Event* event);
+using Events = Napi::TypedThreadSafeFunction<Addon, Event, deliver>;
 
 struct Addon {
   explicit Addon(Napi::Env env);
@@ -73,11 +75,11 @@ struct Addon {
   std::unordered_map<uint32_t, std::shared_ptr<Program>> programs;
   std::unordered_map<uint32_t, std::shared_ptr<Job>> runs;
   uint32_t open = 0;  // jobs not yet settled
-  Napi::ThreadSafeFunction events;
+  Events events;
 };
 
 Addon::Addon(Napi::Env env) {
-  events = Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "refl", 0, 1);
+  events = Events::New(env, "refl", 0, 1, this);
   events.Unref(env);
   // Runs before the thread-safe function goes: when a worker is terminated in mid-run, its runs are told to stop
   // and their threads joined while everything they touch still exists.
@@ -85,15 +87,16 @@ Addon::Addon(Napi::Env env) {
 }
 
 void Addon::close() {
-  for (auto& [id, job] : runs) job->cancelled = true;
+  for (auto& [id, device] : devices) device->closing = true;  // all before any is waited for
   devices.clear();
 }
 
 Napi::Value Addon::start(Napi::Env env, Device& device, const std::shared_ptr<Job>& job) {
   if (open++ == 0) events.Ref(env);
-  device.executor.post([this, job] {
+  device.executor.post([this, job, &device] {
     try {
-      job->work(*job);
+      if (device.closing) throw Error("ERR_DISPOSED", "the device was disposed before this could begin");
+      job->work();
     } catch (const Error& error) {
       job->code = error.code();
       job->message = error.what();
@@ -105,10 +108,7 @@ Napi::Value Addon::start(Napi::Env env, Device& device, const std::shared_ptr<Jo
       job->message = error.what();
     }
     job->work = nullptr;
-    events.NonBlockingCall(new Event{job}, [this](Napi::Env e, Napi::Function, Event* event) {
-      const std::unique_ptr<Event> owned(event);
-      if (e != nullptr) settle(e, *owned);
-    });
+    events.NonBlockingCall(new Event{job});
   });
   return job->deferred.Promise();
 }
@@ -131,7 +131,15 @@ void Addon::settle(Napi::Env env, const Event& event) {
     job.deferred.Resolve(job.finish(env));
   } catch (const Napi::Error& error) {
     job.deferred.Reject(error.Value());
+  } catch (const std::exception& error) {
+    job.deferred.Reject(rejection(env, "ERR_OUT_OF_MEMORY", error.what()));
   }
+}
+
+// Called without an environment for what is still queued when that ends: then nobody waits for it.
+void deliver(Napi::Env env, Napi::Function, Addon* addon, Event* event) {
+  const std::unique_ptr<Event> owned(event);
+  if (env != nullptr) addon->settle(env, *event);
 }
 
 Addon& addonOf(const Napi::CallbackInfo& info) { return *info.Env().GetInstanceData<Addon>(); }
@@ -162,13 +170,18 @@ Napi::Value describeAddon(const Napi::CallbackInfo& info, Addon&) {
 Napi::Value openDevice(const Napi::CallbackInfo& info, Addon& addon) {
   const std::string kind = info[0].ToString();
   const int threads = info[1].ToNumber().Int32Value();
-  if (threads < 1) throw Error("ERR_DEVICE", "a device needs at least one thread");
+  // More than the system allows would end the process: the OpenMP runtime exits where it cannot start a thread.
+  if (threads < 1 || threads > 256) throw Error("ERR_OPTION", "a device takes 1 to 256 threads");
   return addon.keep(info.Env(), addon.devices, std::make_shared<Device>(kind, threads));
 }
 
-// closeDevice(device): waits for its running job; other jobs in its queue still settle
+// closeDevice(device): waits for its running program's segment or other job; what is queued rejects with ERR_DISPOSED
 Napi::Value closeDevice(const Napi::CallbackInfo& info, Addon& addon) {
-  addon.devices.erase(info[0].ToNumber().Uint32Value());
+  const auto found = addon.devices.find(info[0].ToNumber().Uint32Value());
+  if (found != addon.devices.end()) {
+    found->second->closing = true;
+    addon.devices.erase(found);
+  }
   return info.Env().Undefined();
 }
 
@@ -185,7 +198,7 @@ Napi::Value writeBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   auto bytes = std::make_shared<std::vector<std::byte>>(decodeBytes(info[2]));
   if (bytes->size() != buffer->bytes()) throw Error("ERR_WEIGHTS", "the values do not fill the parameter");
   auto job = std::make_shared<Job>(info.Env());
-  job->work = [buffer, bytes](Job&) {
+  job->work = [buffer, bytes] {
     std::memcpy(buffer->data(), bytes->data(), bytes->size());
     buffer->touch();
   };
@@ -204,7 +217,7 @@ Napi::Value readBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   const auto buffer = Addon::find(addon.buffers, info[1], "parameter");
   auto bytes = std::make_shared<std::vector<std::byte>>();
   auto job = std::make_shared<Job>(info.Env());
-  job->work = [buffer, bytes](Job&) { bytes->assign(buffer->data(), buffer->data() + buffer->bytes()); };
+  job->work = [buffer, bytes] { bytes->assign(buffer->data(), buffer->data() + buffer->bytes()); };
   job->finish = [bytes](Napi::Env env) { return toArrayBuffer(env, *bytes); };
   return addon.start(info.Env(), *device, job);
 }
@@ -216,7 +229,7 @@ Napi::Value loadBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   const std::string path = info[2].ToString(), type = info[4].ToString();
   const auto offset = static_cast<uint64_t>(info[3].ToNumber().Int64Value());
   auto job = std::make_shared<Job>(info.Env());
-  job->work = [=](Job&) { readInto(*buffer, path, offset, type); };
+  job->work = [=] { readInto(*buffer, path, offset, type); };
   return addon.start(info.Env(), *device, job);
 }
 
@@ -229,7 +242,7 @@ Napi::Value compile(const Napi::CallbackInfo& info, Addon& addon) {
   for (uint32_t i = 0; i < ids.Length(); i++) buffers.push_back(Addon::find(addon.buffers, ids[i], "parameter"));
   auto program = std::make_shared<std::shared_ptr<Program>>();
   auto job = std::make_shared<Job>(info.Env());
-  job->work = [&kernels = device->kernels, decl, buffers = std::move(buffers), program](Job&) {
+  job->work = [&kernels = device->kernels, decl, buffers = std::move(buffers), program] {
     *program = std::make_shared<Program>(std::move(*decl), buffers, kernels);
   };
   job->finish = [&addon, program](Napi::Env env) -> Napi::Value {
@@ -242,17 +255,16 @@ Napi::Value compile(const Napi::CallbackInfo& info, Addon& addon) {
 }
 
 // Reports progress at most every 50 ms, so that short segments do not flood the event loop.
-Between between(Addon& addon, const std::shared_ptr<Job>& job, bool wantsProgress) {
+Between between(Addon& addon, const Device& device, const std::shared_ptr<Job>& job, bool wantsProgress) {
   auto last = std::make_shared<Clock::time_point>(Clock::now());
-  return [&addon, weak = std::weak_ptr<Job>(job), wantsProgress, last](double fraction) {
+  // Weak, because the job owns this function.
+  return [&addon, &device, weak = std::weak_ptr<Job>(job), wantsProgress, last](double fraction) {
     const auto owner = weak.lock();
-    if (!owner || owner->cancelled) return false;
+    if (device.closing) throw Error("ERR_DISPOSED", "the device was disposed during the run");
+    if (owner->cancelled) return false;
     if (wantsProgress && Clock::now() - *last > std::chrono::milliseconds(50)) {
       *last = Clock::now();
-      addon.events.NonBlockingCall(new Event{owner, fraction, false}, [&addon](Napi::Env e, Napi::Function, Event* event) {
-        const std::unique_ptr<Event> owned(event);
-        if (e != nullptr) addon.settle(e, *owned);
-      });
+      addon.events.NonBlockingCall(new Event{owner, fraction, false});
     }
     return true;
   };
@@ -271,10 +283,10 @@ Napi::Value run(const Napi::CallbackInfo& info, Addon& addon) {
   auto job = std::make_shared<Job>(env);
   if (info[3].IsFunction()) job->onProgress = Napi::Persistent(info[3].As<Napi::Function>());
   const uint32_t id = ++addon.lastId;
-  job->work = [program, feeds, outputs, report = between(addon, job, info[3].IsFunction())](Job&) {
+  job->work = [program, feeds, outputs, report = between(addon, *device, job, info[3].IsFunction())] {
     program->run(*feeds, *outputs, report);
   };
-  job->finish = [&addon, id, outputs](Napi::Env e) -> Napi::Value {
+  job->finish = [outputs](Napi::Env e) -> Napi::Value {
     Napi::Array out = Napi::Array::New(e, outputs->size());
     for (uint32_t i = 0; i < outputs->size(); i++) out[i] = toArrayBuffer(e, (*outputs)[i]);
     return out;

@@ -1,5 +1,7 @@
 #include "addon/decode.h"
 
+#include <cmath>
+
 #include "exec/status.h"
 
 namespace refl {
@@ -12,23 +14,27 @@ Napi::Array arrayOf(const Napi::Value& value, const char* what) {
   return value.As<Napi::Array>();
 }
 
+double number(const Napi::Value& value, const char* what) {
+  if (!value.IsNumber()) expected(what);
+  return value.As<Napi::Number>().DoubleValue();
+}
+
+int64_t integer(const Napi::Value& value, const char* what) {
+  const double v = number(value, what);
+  if (std::trunc(v) != v || std::abs(v) > 0x1p53) expected(what);
+  return static_cast<int64_t>(v);
+}
+
+// Grown item by item, so that a length that nothing stands behind costs nothing.
 template <class T>
-std::vector<T> numbers(const Napi::Value& value, const char* what) {
+std::vector<T> list(const Napi::Value& value, const char* what, T (*item)(const Napi::Value&, const char*)) {
   const Napi::Array array = arrayOf(value, what);
-  std::vector<T> out(array.Length());
-  for (uint32_t i = 0; i < array.Length(); i++) {
-    const Napi::Value item = array[i];
-    if (!item.IsNumber()) expected(what);
-    out[i] = static_cast<T>(item.As<Napi::Number>().DoubleValue());
-  }
+  std::vector<T> out;
+  for (uint32_t i = 0; i < array.Length(); i++) out.push_back(item(array[i], what));
   return out;
 }
 
-int64_t integer(const Napi::Object& object, const char* name) {
-  const Napi::Value value = object.Get(name);
-  if (!value.IsNumber()) expected(name);
-  return value.As<Napi::Number>().Int64Value();
-}
+std::vector<int64_t> integers(const Napi::Value& value, const char* what) { return list(value, what, integer); }
 
 std::string text(const Napi::Object& object, const char* name) {
   const Napi::Value value = object.Get(name);
@@ -57,37 +63,39 @@ DType decodeDType(const Napi::Value& value) {
   expected("a dtype");
 }
 
-Shape decodeShape(const Napi::Value& value) { return numbers<int64_t>(value, "a shape"); }
+Shape decodeShape(const Napi::Value& value) { return integers(value, "a shape"); }
 
 ProgramDecl decodeProgram(const Napi::Object& spec) {
   ProgramDecl decl;
   each(spec, "tensors", [&](const Napi::Object& t) {
-    decl.tensors.push_back(
-        {decodeDType(t.Get("dtype")), decodeShape(t.Get("shape")), integer(t, "offset"), integer(t, "slot")});
+    decl.tensors.push_back({decodeDType(t.Get("dtype")), decodeShape(t.Get("shape")),
+                            integer(t.Get("offset"), "an offset"), integer(t.Get("slot"), "a slot")});
   });
   each(spec, "nodes", [&](const Napi::Object& n) {
-    NodeDecl node{text(n, "op"), text(n, "layer"), numbers<int64_t>(n.Get("inputs"), "inputs"),
-                  numbers<int64_t>(n.Get("outputs"), "outputs"), {}};
+    NodeDecl node{text(n, "op"), text(n, "layer"), integers(n.Get("inputs"), "inputs"),
+                  integers(n.Get("outputs"), "outputs"), {}};
     const Napi::Array attrs = arrayOf(n.Get("attrs"), "attrs");
-    for (uint32_t i = 0; i < attrs.Length(); i++) node.attrs.push_back(numbers<double>(attrs[i], "attrs"));
+    for (uint32_t i = 0; i < attrs.Length(); i++) node.attrs.push_back(list(attrs[i], "attrs", number));
     decl.nodes.push_back(std::move(node));
   });
   const auto ports = [&](const char* name, std::vector<Port>& into) {
-    each(spec, name, [&](const Napi::Object& p) { into.push_back({text(p, "name"), integer(p, "tensor")}); });
+    each(spec, name, [&](const Napi::Object& p) { into.push_back({text(p, "name"), integer(p.Get("tensor"), "a tensor")}); });
   };
   ports("feeds", decl.feeds);
   ports("outputs", decl.outputs);
-  decl.segments = numbers<int64_t>(spec.Get("segments"), "segments");
-  decl.arenaBytes = integer(spec, "arenaBytes");
-  decl.firstUpdate = integer(spec, "firstUpdate");
+  decl.segments = integers(spec.Get("segments"), "segments");
+  decl.arenaBytes = integer(spec.Get("arenaBytes"), "arenaBytes");
+  decl.firstUpdate = integer(spec.Get("firstUpdate"), "firstUpdate");
   return decl;
 }
 
 std::vector<std::byte> decodeBytes(const Napi::Value& value) {
   if (!value.IsTypedArray()) expected("a typed array");
-  const auto array = value.As<Napi::TypedArray>();
-  const auto* data = static_cast<const std::byte*>(array.ArrayBuffer().Data()) + array.ByteOffset();
-  return {data, data + array.ByteLength()};
+  // The plain call: the wrapper's ArrayBuffer refuses the shared memory that a worker may bring.
+  void* data = nullptr;
+  if (napi_get_typedarray_info(value.Env(), value, nullptr, nullptr, &data, nullptr, nullptr) != napi_ok) expected("bytes");
+  const auto* bytes = static_cast<const std::byte*>(data);
+  return {bytes, bytes + value.As<Napi::TypedArray>().ByteLength()};
 }
 
 }  // namespace refl

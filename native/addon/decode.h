@@ -1,5 +1,8 @@
 #pragma once
 // JavaScript values as native ones. Every function throws Error("ERR_PROGRAM"...) on a value of the wrong kind.
+
+// A worker that is being terminated takes no more exceptions: without this, node-addon-api would end the process over it.
+#define NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS
 #include <napi.h>
 
 #include "exec/program.h"
@@ -10,7 +13,7 @@ DType decodeDType(const Napi::Value& value);
 Shape decodeShape(const Napi::Value& value);
 ProgramDecl decodeProgram(const Napi::Object& spec);
 
-// The bytes of a typed array.
+// A copy of the bytes of a typed array.
 std::vector<std::byte> decodeBytes(const Napi::Value& value);
 
 }  // namespace refl

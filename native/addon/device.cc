@@ -62,6 +62,9 @@ const Kernels& kernelsOf(const std::string& kind) {
 }  // namespace
 
 Device::Device(const std::string& kind_, int threads_)
-    : kind(kind_), threads(threads_), kernels(kernelsOf(kind_)), executor([threads_] { omp_set_num_threads(threads_); }) {}
+    : kind(kind_), threads(threads_), kernels(kernelsOf(kind_)), executor([threads_] {
+        omp_set_dynamic(0);  // the environment may ask for teams that vary in size, and with them results
+        omp_set_num_threads(threads_);
+      }) {}
 
 }  // namespace refl

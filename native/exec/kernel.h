@@ -35,9 +35,9 @@ struct NodeSpec {
 
   const std::vector<double>& list(const char* name) const;  // throws on a name that is not in the table
   double number(const char* name) const { return list(name).at(0); }
-  int64_t integer(const char* name) const { return static_cast<int64_t>(number(name)); }
+  int64_t integer(const char* name) const { return integers(name).at(0); }
   bool flag(const char* name) const { return number(name) != 0; }
-  std::vector<int64_t> integers(const char* name) const;
+  std::vector<int64_t> integers(const char* name) const;  // throws on what is not a whole number
 };
 
 // Resolved addresses of one run. An optional input that was left out has null data.

@@ -1,5 +1,7 @@
 #include "exec/program.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "exec/status.h"
@@ -15,6 +17,10 @@ const std::vector<double>& NodeSpec::list(const char* name) const {
 
 std::vector<int64_t> NodeSpec::integers(const char* name) const {
   const std::vector<double>& values = list(name);
+  for (double v : values) {
+    const bool whole = std::trunc(v) == v && std::abs(v) <= 0x1p53;
+    if (!whole) throw Error("ERR_PROGRAM", std::string(op->name) + " needs whole numbers as " + name);
+  }
   return {values.begin(), values.end()};
 }
 
@@ -22,7 +28,27 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& why) { throw Error("ERR_PROGRAM", "the program is not valid: " + why); }
 
-void verifyNode(const NodeDecl& node, const ProgramDecl& decl) {
+bool contains(const std::vector<const char*>& names, const char* name) {
+  return std::any_of(names.begin(), names.end(), [name](const char* n) { return std::strcmp(n, name) == 0; });
+}
+
+}  // namespace
+
+void Program::verifyTensor(const TensorDecl& t) const {
+  const int64_t bytes = checkedBytes(t.dtype, t.shape);
+  if ((t.offset < 0) == (t.slot < 0)) refuse("a tensor needs either an offset or a slot");
+  if (t.slot < 0) {
+    if (t.offset % 64 != 0 || t.offset > decl_.arenaBytes - bytes) refuse("a tensor outside of the arena");
+    return;
+  }
+  if (t.slot >= static_cast<int64_t>(buffers_.size())) refuse("a tensor in an unknown buffer");
+  const Buffer& buffer = *buffers_[static_cast<size_t>(t.slot)];
+  if (buffer.dtype != t.dtype || static_cast<int64_t>(buffer.bytes()) != bytes) {
+    refuse("a buffer " + describe(buffer.dtype, buffer.shape) + " bound as " + describe(t.dtype, t.shape));
+  }
+}
+
+void Program::verifyNode(const NodeDecl& node, bool update) const {
   const OpInfo* op = findOp(node.op);
   if (!op) refuse("unknown operator " + node.op);
   const auto inputs = node.inputs.size(), fixed = op->inputs.size(), group = op->group.size();
@@ -31,46 +57,36 @@ void verifyNode(const NodeDecl& node, const ProgramDecl& decl) {
   }
   if (node.outputs.size() != op->outputs.size()) refuse(node.op + " with the wrong number of outputs");
   if (node.attrs.size() != op->attrs.size()) refuse(node.op + " with the wrong number of attributes");
-  const auto count = static_cast<int64_t>(decl.tensors.size());
+  // An update before the first one could be cut off from the rest by an abort.
+  if (op->writes.empty() == update) refuse(node.op + (update ? " among the updates" : " before the updates"));
+  const auto count = static_cast<int64_t>(decl_.tensors.size());
   for (size_t i = 0; i < inputs; i++) {
     const bool optional = i < fixed && std::strchr(op->inputs[i], '?');
     if (node.inputs[i] < (optional ? -1 : 0) || node.inputs[i] >= count) refuse(node.op + " reads an unknown tensor");
+    if (i < fixed || !contains(op->writes, op->group[(i - fixed) % group])) continue;
+    const Operand target = operand(node.inputs[i]);
+    if (!target.buffer || target.frozen) {
+      refuse(node.op + " writes " + describe(target.dtype, target.shape) + (target.buffer ? ", a frozen" : ", which is no") + " parameter");
+    }
   }
   for (int64_t t : node.outputs) {
     if (t < 0 || t >= count) refuse(node.op + " writes an unknown tensor");
-    if (decl.tensors[static_cast<size_t>(t)].offset < 0) refuse(node.op + " writes a persistent buffer as its output");
+    if (decl_.tensors[static_cast<size_t>(t)].offset < 0) refuse(node.op + " writes a persistent buffer as its output");
   }
 }
 
-}  // namespace
-
 void Program::verify() const {
   if (decl_.arenaBytes < 0) refuse("a negative arena");
-  for (const TensorDecl& t : decl_.tensors) {
-    for (int64_t d : t.shape) {
-      if (d < 0) refuse("a negative extent");
-    }
-    const int64_t bytes = sizeOf(t.shape) * static_cast<int64_t>(bytesOf(t.dtype));
-    if (t.offset >= 0) {
-      if (t.offset % 64 != 0 || t.offset > decl_.arenaBytes - bytes) refuse("a tensor outside of the arena");
-    } else if (t.slot < 0 || t.slot >= static_cast<int64_t>(buffers_.size())) {
-      refuse("a tensor without storage");
-    } else {
-      const Buffer& buffer = *buffers_[static_cast<size_t>(t.slot)];
-      if (buffer.dtype != t.dtype || sizeOf(buffer.shape) != sizeOf(t.shape)) {
-        refuse("a buffer " + describe(buffer.dtype, buffer.shape) + " bound as " + describe(t.dtype, t.shape));
-      }
-    }
-  }
-  for (const NodeDecl& node : decl_.nodes) verifyNode(node, decl_);
+  for (const TensorDecl& t : decl_.tensors) verifyTensor(t);
   const auto count = static_cast<int64_t>(decl_.nodes.size());
+  if (decl_.firstUpdate < 0 || decl_.firstUpdate > count) refuse("updates out of range");
+  for (int64_t i = 0; i < count; i++) verifyNode(decl_.nodes[static_cast<size_t>(i)], i >= decl_.firstUpdate);
   int64_t previous = -1;
   for (int64_t start : decl_.segments) {
     if (start <= previous || start >= count) refuse("segments out of order");
     previous = start;
   }
   if (count > 0 && (decl_.segments.empty() || decl_.segments[0] != 0)) refuse("nodes outside of every segment");
-  if (decl_.firstUpdate < 0 || decl_.firstUpdate > count) refuse("updates out of range");
   for (const auto* ports : {&decl_.feeds, &decl_.outputs}) {
     for (const Port& port : *ports) {
       if (port.tensor < 0 || port.tensor >= static_cast<int64_t>(decl_.tensors.size())) refuse("an unknown port " + port.name);

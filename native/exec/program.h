@@ -1,6 +1,5 @@
 #pragma once
 // A flat program, as JavaScript wrote it, verified and bound to kernels and buffers.
-#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <map>
@@ -47,11 +46,13 @@ using Between = std::function<bool(double)>;
 
 class Program {
  public:
-  // Verifies every index, offset, shape count and attribute count, allocates the arena and binds the kernels.
-  // Throws ERR_PROGRAM, ERR_OUT_OF_MEMORY, or what a kernel's binder throws.
+  // Verifies the declaration, allocates the arena and binds the kernels. What verification guarantees, whatever was
+  // declared: every tensor lies inside the arena or fills its buffer, every index and count fits, and only updates write
+  // buffers, never frozen ones. That the shapes and attributes of one node fit each other is the work of lib/graph's shape
+  // rules, and kernels rely on it; that no two live tensors share bytes is the planner's.
+  // Throws ERR_PROGRAM, ERR_SHAPE, ERR_OUT_OF_MEMORY, or what a kernel's binder throws.
   Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers, const Kernels& kernels);
 
-  // Bytes of one feed or output, by position in the declaration.
   const std::vector<Port>& feeds() const { return decl_.feeds; }
   const std::vector<Port>& outputs() const { return decl_.outputs; }
   const TensorDecl& tensor(const Port& port) const { return decl_.tensors[static_cast<size_t>(port.tensor)]; }
@@ -65,6 +66,8 @@ class Program {
 
  private:
   void verify() const;
+  void verifyTensor(const TensorDecl& t) const;
+  void verifyNode(const NodeDecl& node, bool update) const;
   Operand operand(int64_t index) const;
   Tensor resolve(int64_t index) const;
 

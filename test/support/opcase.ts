@@ -1,5 +1,5 @@
-import type { DType } from '../../lib/graph/dtype.ts';
-import type { Tensor } from '../../lib/graph/tensor.ts';
+import { arrayOf, type DType, isFloat, type TypedArray } from '../../lib/graph/dtype.ts';
+import { type Node, sizeOf, type Tensor } from '../../lib/graph/tensor.ts';
 
 /** One input of an {@link OpCase}. */
 export interface CaseInput {
@@ -28,4 +28,40 @@ export interface OpCase {
   build(t: Record<string, Tensor>): Tensor | Tensor[];
   /** Largest allowed max|f32 - f64| / max|f64| of outputs and gradients; 1e-5 when left out. */
   tolerance?: number;
+}
+
+/** One use of an operator that writes parameters; `build` returns its node. */
+export interface UpdateCase extends Omit<OpCase, 'build' | 'also'> {
+  /** Parameters by name, with their values before the update. */
+  parameters: Record<string, CaseInput>;
+  build(t: Record<string, Tensor>): Node;
+}
+
+/**
+ * Uniform numbers of [0, 1) from a 32-bit xorshift generator (Marsaglia 2003): the same at every run, and quite
+ * separate from the generator under test.
+ */
+export function uniforms(seed: number): () => number {
+  let state = (Math.imul(seed + 1, 0x9e3779b1) | 1) >>> 0;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) / 2 ** 32;
+  };
+}
+
+/**
+ * The values of a case's input in `float` (where it has no dtype of its own). They are float32 numbers either way, so
+ * that both precisions start from the same ones.
+ */
+export function valuesOf(spec: CaseInput, float: DType, next: () => number): TypedArray {
+  const dtype = spec.dtype ?? float;
+  const values = arrayOf(dtype, sizeOf(spec.shape));
+  const [low, high] = spec.range ?? [-1, 1];
+  for (let i = 0; i < values.length; i++) {
+    const v = spec.values ? spec.values[i] : low + (high - low) * next();
+    values[i] = isFloat(dtype) ? Math.fround(v) : Math.floor(v);
+  }
+  return values;
 }

@@ -1,8 +1,9 @@
 // Functions that are compositions of operators: they have no kernels, and their derivatives follow from their parts.
+import { ReflError } from '../../errors.ts';
 import { arrayOf, type TypedArray } from '../dtype.ts';
-import { check, constant, type Tensor } from '../tensor.ts';
+import { constant, type Tensor } from '../tensor.ts';
 import { abs, add, affine, cast, cos, div, equal, exp, log, maximum, minimum, mul, rsqrt, sin, square, sub } from './elementwise.ts';
-import { concat, pad, reshape, slice } from './layout.ts';
+import { concat, pad, reshape, split } from './layout.ts';
 import { amax, mean, sum } from './reduce.ts';
 import { logSoftmax } from './softmax.ts';
 
@@ -81,17 +82,14 @@ export interface HaarBands {
 /** One level of the orthonormal Haar wavelet transform of an image [N, H, W, C] with even H and W. */
 export function haarWavelet(x: Tensor): HaarBands {
   const [n, h, w, c] = x.shape;
-  check(x.rank === 4 && h % 2 === 0 && w % 2 === 0, `the Haar transform needs [N, even H, even W, C], got ${x}`);
-  const rows = reshape(affine(x, 0.5), [n, h / 2, 2, w, c]);
-  const row = (i: number): Tensor => slice(rows, [0, 0, i, 0, 0], [n, h / 2, 1, w, c]);
-  const split = (y: Tensor): [sum: Tensor, difference: Tensor] => {
-    const columns = reshape(y, [n, h / 2, w / 2, 2, c]);
-    const column = (i: number): Tensor =>
-      reshape(slice(columns, [0, 0, 0, i, 0], [n, h / 2, w / 2, 1, c]), [n, h / 2, w / 2, c]);
-    return [add(column(0), column(1)), sub(column(0), column(1))];
+  if (x.rank !== 4 || h % 2 || w % 2) throw new ReflError('ERR_SHAPE', `haarWavelet needs [N, even H, even W, C], got ${x}`);
+  const [top, bottom] = split(reshape(affine(x, 0.5), [n, h / 2, 2, w, c]), 2, 2);
+  const alongRow = (y: Tensor): [sum: Tensor, difference: Tensor] => {
+    const [left, right] = split(reshape(y, [n, h / 2, w / 2, 2, c]), 2, 3).map((t) => reshape(t, [n, h / 2, w / 2, c]));
+    return [add(left, right), sub(left, right)];
   };
-  const [ll, lh] = split(add(row(0), row(1)));
-  const [hl, hh] = split(sub(row(0), row(1)));
+  const [ll, lh] = alongRow(add(top, bottom));
+  const [hl, hh] = alongRow(sub(top, bottom));
   return { ll, lh, hl, hh };
 }
 

@@ -167,7 +167,10 @@ export const gradRule: OpRule = {
 defineOp('clampGrad', gradRule);
 defineOp('leakyReluGrad', gradRule);
 
-/** x in another dtype; floats become whole numbers by truncation towards zero. Integers have no gradient. */
+/**
+ * x in another dtype. Floats become whole numbers by truncation towards zero, limited to the range of the new dtype,
+ * and 0 for NaN. Integers have no gradient.
+ */
 export const cast = (x: Tensor, dtype: DType): Tensor => (x.dtype === dtype ? x : emit1('cast', [x], { dtype }));
 defineOp('cast', {
   infer: ([x], attrs) => [{ shape: x.shape, dtype: attrs.dtype as DType }],

@@ -1,5 +1,5 @@
 import { check, defineOp, emit1, floatOf, type Shape, type Tensor } from '../tensor.ts';
-import { reshape } from './layout.ts';
+import { mean } from './reduce.ts';
 
 export interface PoolOptions {
   /** [kh, kw] pixels. */
@@ -42,8 +42,7 @@ defineOp('maxPool2d', {
 defineOp('maxPool2dGrad', { infer: ([x]) => [{ shape: x.shape, dtype: floatOf(x) }] });
 
 /** Mean over all pixels: [N, H, W, C] to [N, C]. */
-export const globalAvgPool = (x: Tensor): Tensor =>
-  reshape(avgPool2d(x, { kernel: [x.shape[1], x.shape[2]] }), [x.shape[0], x.shape[3]]);
+export const globalAvgPool = (x: Tensor): Tensor => mean(x, [1, 2]);
 
 function pooledShape(x: Tensor, attrs: Readonly<Record<string, unknown>>, [top, left, bottom, right]: Shape): Shape {
   const [[kh, kw], [sh, sw]] = [attrs.kernel as Shape, attrs.stride as Shape];

@@ -1,0 +1,172 @@
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { PairSource } from '../data/pairs.ts';
+import { type OneStepConfig, OneStepRestorer } from '../diffusion/onestep.ts';
+import { ReflError } from '../errors.ts';
+import { grad } from '../graph/grad.ts';
+import { affine, sqrt, square, sub } from '../graph/ops/elementwise.ts';
+import { mean } from '../graph/ops/reduce.ts';
+import { input, type Tensor } from '../graph/tensor.ts';
+import { initialize } from '../nn/init.ts';
+import type { Device } from '../runtime/index.ts';
+import { openSafetensors } from '../weights/safetensors.ts';
+import { loadCheckpoint, saveCheckpoint } from './checkpoint.ts';
+import { Optimizer } from './optimizer.ts';
+
+/** The restorer that ships: 64 x 64 latents of 48 channels, three levels, attention at 16 x 16. */
+export const baseConfig: OneStepConfig = {
+  size: 256,
+  factor: 4,
+  timestep: 20,
+  tokens: 4,
+  unet: {
+    in_channels: 48,
+    out_channels: 48,
+    model_channels: 64,
+    channel_mult: [1, 2, 2],
+    num_res_blocks: 1,
+    attention_resolutions: [4],
+    num_head_channels: 32,
+    context_dim: 64,
+    transformer_depth: 1,
+  },
+};
+
+export interface BaseOptions {
+  readonly config: OneStepConfig;
+  /** Folder for checkpoints and the finished weights. */
+  readonly out: string;
+  readonly steps: number;
+  readonly batch: number;
+  /** Peak learning rate; it warms up over 200 steps and falls to a hundredth along a cosine. */
+  readonly lr: number;
+  readonly seed: number;
+  /** Steps between checkpoints; the last two are kept. */
+  readonly checkpointEvery: number;
+}
+
+export interface BaseStep {
+  readonly step: number;
+  readonly steps: number;
+  readonly loss: number;
+  /** Norm of all gradients before clipping. */
+  readonly norm: number;
+  readonly lr: number;
+  readonly seconds: number;
+}
+
+export interface BaseEvents {
+  /** Ends training after the step under way; a checkpoint is written first. */
+  readonly signal?: AbortSignal;
+  readonly onStart?: (info: { parameters: number; peakBytes: number; from: number }) => void;
+  readonly onStep?: (step: BaseStep) => void;
+}
+
+/** Charbonnier's smooth L1: sqrt(d^2 + 0.001^2), averaged. Near zero it is quadratic, so the optimum is not rough. */
+const charbonnier = (a: Tensor, b: Tensor): Tensor => mean(sqrt(affine(square(sub(a, b)), 1, 1e-6)));
+
+/**
+ * Trains the default restorer on pairs of degraded and clean crops. Everything drawn depends on the seed and the step only,
+ * so a run resumed from its newest checkpoint in `out` ends with the same bits as one that never stopped (same
+ * machine and thread count; the checkpoint stores the count, and another is refused).
+ *
+ * @returns the path of the finished weights (averaged, float16), or undefined when `signal` ended training early
+ */
+export async function trainBase(
+  device: Device,
+  pairs: PairSource,
+  options: BaseOptions,
+  { signal, onStart, onStep }: BaseEvents = {},
+): Promise<string | undefined> {
+  const model = new OneStepRestorer(options.config);
+  const optimizer = new Optimizer(model, { weightDecay: 0.01, clip: 1 });
+  using parameters = device.parameters();
+  const weights = new Map([...model.namedParameters()].map(([key, { value }]) => [key, value]));
+  const leaves = new Map([...weights, ...optimizer.state()]);
+
+  await mkdir(options.out, { recursive: true });
+  const newest = await newestCheckpoint(options.out);
+  let from = 0;
+  if (newest) {
+    const { metadata } = await openSafetensors(newest);
+    checkResumable(newest, metadata, options, device);
+    await loadCheckpoint(newest, parameters, leaves);
+    from = Number(metadata.step);
+  } else {
+    await initialize(device, parameters, model, BigInt(options.seed));
+    await optimizer.create(parameters);
+  }
+
+  const shape = [options.batch, pairs.size, pairs.size, 3];
+  const loss = charbonnier(model.forward(input('degraded', shape)), input('clean', shape));
+  const { nodes, norm } = optimizer.updates(grad(loss, optimizer.weights));
+  using program = await device.compile({ outputs: { loss, norm }, updates: nodes }, { parameters });
+  onStart?.({ parameters: model.parameterCount, peakBytes: program.peakBytes, from });
+
+  const save = async (step: number): Promise<void> => {
+    const metadata = { step: String(step), threads: String(device.threads), ...resumeKey(options) };
+    await saveCheckpoint(join(options.out, checkpointName(step)), parameters, leaves, metadata);
+    for (const old of (await checkpoints(options.out)).slice(0, -2)) await rm(join(options.out, old));
+  };
+  let next = pairs.batch(from, options.batch);
+  for (let step = from; step < options.steps; step++) {
+    const start = performance.now();
+    const { degraded, clean } = await next;
+    const lr = learningRate(step, options);
+    const running = program.run({ degraded, clean, ...optimizer.feeds(step + 1, lr) });
+    if (step + 1 < options.steps) next = pairs.batch(step + 1, options.batch);
+    const values = await running;
+    const done = step + 1;
+    onStep?.({
+      step: done,
+      steps: options.steps,
+      loss: values.loss[0],
+      norm: values.norm[0],
+      lr,
+      seconds: (performance.now() - start) / 1000,
+    });
+    if (done % options.checkpointEvery === 0 || done === options.steps || signal?.aborted) await save(done);
+    if (signal?.aborted && done < options.steps) {
+      await next;
+      return undefined;
+    }
+  }
+  const path = join(options.out, 'face-256.safetensors');
+  const metadata = { format: 'refl-native/onestep', config: JSON.stringify(options.config) };
+  await saveCheckpoint(path, parameters, optimizer.averages(), metadata, 'F16');
+  return path;
+}
+
+function learningRate(step: number, { lr, steps }: BaseOptions): number {
+  const warm = Math.min(1, (step + 1) / 200);
+  return lr * warm * (0.01 + 0.99 * 0.5 * (1 + Math.cos((Math.PI * step) / steps)));
+}
+
+const checkpointName = (step: number): string => `step-${String(step).padStart(8, '0')}.safetensors`;
+
+const checkpoints = async (folder: string): Promise<string[]> =>
+  existsSync(folder) ? (await readdir(folder)).filter((name) => /^step-\d{8}\.safetensors$/.test(name)).sort() : [];
+
+async function newestCheckpoint(folder: string): Promise<string | undefined> {
+  const newest = (await checkpoints(folder)).at(-1);
+  return newest && join(folder, newest);
+}
+
+/** The options that decide the numbers of a run: a resumed one must have the same. */
+const resumeKey = ({ config, steps, batch, lr, seed }: BaseOptions): Record<string, string> => ({
+  options: JSON.stringify({ config, steps, batch, lr, seed }),
+});
+
+function checkResumable(path: string, metadata: Readonly<Record<string, string>>, options: BaseOptions, device: Device): void {
+  const { options: now } = resumeKey(options);
+  if (metadata.options !== now) {
+    throw new ReflError('ERR_CHECKPOINT', `${path} was trained with ${metadata.options}, not ${now}: give the same, or another folder`);
+  }
+  if (Number(metadata.threads) !== device.threads) {
+    throw new ReflError(
+      'ERR_CHECKPOINT',
+      `${path} was trained with ${metadata.threads} threads, the device has ${device.threads}: another count gives other bits`,
+    );
+  }
+}

@@ -1,0 +1,30 @@
+import type { Tensor } from '../graph/tensor.ts';
+import type { Parameters } from '../runtime/index.ts';
+import { loadWeights } from '../weights/load.ts';
+import { openSafetensors } from '../weights/safetensors.ts';
+import { type Source, writeSafetensors } from '../weights/write.ts';
+
+/** Persistent tensors by the keys they have in a checkpoint. */
+export type Leaves = ReadonlyMap<string, Tensor>;
+
+/** Writes leaves' values under their keys, atomically, with `metadata` beside them. */
+export async function saveCheckpoint(
+  path: string,
+  parameters: Parameters,
+  leaves: Leaves,
+  metadata: Readonly<Record<string, string>>,
+  dtype: 'F32' | 'F16' = 'F32',
+): Promise<void> {
+  const sources = [...leaves].map(([key, leaf]): [string, Source] => [
+    key,
+    { dtype, shape: leaf.shape, data: () => parameters.read(leaf) },
+  ]);
+  await writeSafetensors(path, new Map(sources), metadata);
+}
+
+/** Reads a checkpoint into leaves that have no buffers yet. Its keys must be exactly theirs. */
+export async function loadCheckpoint(path: string, parameters: Parameters, leaves: Leaves): Promise<void> {
+  const file = await openSafetensors(path);
+  const trained = new Map([...leaves].map(([key, value]) => [key, { value, trainable: true }]));
+  await loadWeights(parameters, { namedParameters: () => trained, namedBuffers: () => new Map() }, file);
+}

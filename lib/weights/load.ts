@@ -1,0 +1,66 @@
+import { ReflError } from '../errors.ts';
+import { sameShape, type Tensor } from '../graph/tensor.ts';
+import type { Parameters } from '../runtime/index.ts';
+import type { Entry, SafetensorsFile } from './safetensors.ts';
+
+/** What loading needs to know of a module tree. */
+export interface Loadable {
+  namedParameters(): Map<string, { readonly value: Tensor; readonly trainable: boolean }>;
+  namedBuffers(): Map<string, unknown>;
+}
+
+export interface LoadOptions {
+  /** What precedes the module's keys in the file; keys that do not begin with it belong to other modules. */
+  prefix?: string;
+  /** Whether all parameters become frozen; by default those that are not trainable do. */
+  frozen?: boolean;
+}
+
+/** Stored types that become floating parameters. */
+const loadable = ['F32', 'F16', 'BF16', 'F64'];
+
+/**
+ * Adds every parameter of `module` to `parameters`, with its values from `file`. Stored buffers are accepted and left
+ * aside, since shapes determine them. One ERR_WEIGHTS lists all keys that are missing, unexpected, of another shape
+ * or of a type that holds no weights; nothing is loaded then.
+ */
+export async function loadWeights(
+  parameters: Parameters,
+  module: Loadable,
+  file: SafetensorsFile,
+  { prefix = '', frozen }: LoadOptions = {},
+): Promise<void> {
+  const wanted = module.namedParameters();
+  const faults = findFaults(wanted, module.namedBuffers(), file, prefix);
+  if (faults.length) {
+    throw new ReflError('ERR_WEIGHTS', `${file.path} does not fit the model:\n  ${faults.join('\n  ')}`);
+  }
+  for (const [key, { value, trainable }] of wanted) {
+    const { offset, dtype } = file.entries.get(prefix + key)!;
+    await parameters.load(value, { path: file.path, offset, dtype }, { frozen: frozen ?? !trainable });
+  }
+}
+
+function findFaults(
+  wanted: ReturnType<Loadable['namedParameters']>,
+  buffers: Map<string, unknown>,
+  { entries }: SafetensorsFile,
+  prefix: string,
+): string[] {
+  const faults: string[] = [];
+  for (const [key, { value }] of wanted) {
+    const entry = entries.get(prefix + key);
+    const want = `[${value.shape.join(',')}]`;
+    if (!entry) faults.push(`missing: ${prefix}${key} ${want}`);
+    else if (!sameShape(entry.shape, value.shape)) faults.push(`wrong shape: ${prefix}${key} is ${show(entry)}, needs ${want}`);
+    else if (!loadable.includes(entry.dtype)) faults.push(`wrong type: ${prefix}${key} is ${show(entry)}`);
+  }
+  for (const [key, entry] of entries) {
+    if (!key.startsWith(prefix)) continue;
+    const own = key.slice(prefix.length);
+    if (!wanted.has(own) && !buffers.has(own)) faults.push(`unexpected: ${key} ${show(entry)}`);
+  }
+  return faults;
+}
+
+const show = ({ dtype, shape }: Entry): string => `${dtype}[${shape.join(',')}]`;

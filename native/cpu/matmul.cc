@@ -1,0 +1,114 @@
+// matmul and linear: blocked products by gemm.h. Bytes moved: A once per kBlockColumns columns, B once per thread row of
+// the grid, C once per kBlockDepth of the depth. Frozen matrices are packed once.
+#include "cpu/gemm.h"
+
+namespace refl::REFL_ISA {
+
+namespace {
+
+struct Product {
+  int64_t batch, rows, columns, depth;
+  bool transposeA, transposeB;
+  bool sharedB;  // one matrix b for the whole batch
+};
+
+template <class T>
+std::shared_ptr<void> packWhole(const Product& p, const T* b) {
+  auto packed = allocate(static_cast<size_t>(packedSize<T>(p.columns, p.depth)) * sizeof(T), "a packed matrix");
+  T* to = reinterpret_cast<T*>(packed.get());
+  const int64_t count = ceilDiv(p.columns, kPanel<T>);
+  parallelFor(count, 1, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * kPanel<T>, columns = std::min(p.columns, end * kPanel<T>) - first;
+    T* part = to + first * p.depth;
+    if (p.transposeB) {
+      packColumns(columns, p.depth, b + first * p.depth, p.depth, part);
+    } else {
+      packRows<T>(columns, p.depth, [&](int64_t k) { return b + k * p.columns + first; }, part);
+    }
+  });
+  return packed;
+}
+
+// Copies a block of op(A) to rows of `ld`.
+template <class T>
+void copyBlock(const Product& p, const T* a, int64_t row, int64_t rows, int64_t k, int64_t depth, T* to, int64_t ld) {
+  if (!p.transposeA) {
+    for (int64_t i = 0; i < rows; i++) std::copy_n(a + (row + i) * p.depth + k, depth, to + i * ld);
+    return;
+  }
+  for (int64_t x = 0; x < depth; x++) {
+    const T* from = a + (k + x) * p.rows + row;
+    for (int64_t i = 0; i < rows; i++) to[i * ld + x] = from[i];
+  }
+}
+
+// Tasks are regions of the grid of each product of the batch; with many products, whole products.
+template <class T>
+Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
+  const int64_t threads = omp_get_max_threads();
+  std::shared_ptr<void> packed;
+  if (b.frozen && p.sharedB) {
+    const std::string key = "matmul" + std::to_string(p.transposeB) + std::to_string(sizeof(T) * kLanes<T>);
+    packed = b.buffer->packed(key, [&] { return packWhole<T>(p, reinterpret_cast<const T*>(b.buffer->data())); });
+  }
+  const Grid grid = gridOf<T>(p.rows, p.columns, p.batch >= 4 * threads ? 1 : threads, packed != nullptr);
+  const int64_t each = regionScratch<T>(packed != nullptr);
+
+  const auto run = [=](const Args& args) {
+    const T* bias = hasBias ? args.in[2].as<T>() : nullptr;
+    parallelFor(p.batch * grid.rows * grid.columns, 1, [&](int64_t begin, int64_t end) {
+      T* scratch = reinterpret_cast<T*>(args.scratch) + each * omp_get_thread_num();
+      for (int64_t task = begin; task < end; task++) {
+        const int64_t item = task / (grid.rows * grid.columns), cell = task % (grid.rows * grid.columns);
+        const Range rows = partOf(p.rows, kTileRows, cell / grid.columns, grid.rows);
+        const Range columns = partOf(p.columns, kPanel<T>, cell % grid.columns, grid.columns);
+        const T* left = args.in[0].as<T>() + item * p.rows * p.depth;
+        const T* right = args.in[1].as<T>() + (p.sharedB ? 0 : item * p.columns * p.depth);
+        T* y = args.out[0].as<T>() + item * p.rows * p.columns;
+        const auto a = [&](int64_t row, int64_t count, int64_t k, int64_t depth, T* to, int64_t ld) {
+          copyBlock(p, left, rows.begin + row, count, k, depth, to, ld);
+        };
+        const auto c = [&](int64_t row) { return y + (rows.begin + row) * p.columns + columns.begin; };
+        const T* start = bias ? bias + columns.begin : nullptr;
+        if (packed) {
+          const Packed<T> whole{static_cast<const T*>(packed.get()) + columns.begin * p.depth, p.depth};
+          gemmRegion(rows.size(), columns.size(), p.depth, a, whole, start, c, scratch);
+        } else {
+          const auto pack = [&](int64_t column, int64_t count, int64_t k, int64_t depth, T* to) {
+            const int64_t j = columns.begin + column;
+            if (p.transposeB) {
+              packColumns(count, depth, right + j * p.depth + k, p.depth, to);
+            } else {
+              packRows<T>(count, depth, [&](int64_t x) { return right + (k + x) * p.columns + j; }, to);
+            }
+          };
+          gemmRegion(rows.size(), columns.size(), p.depth, a, pack, start, c, scratch);
+        }
+      }
+    });
+  };
+  return {run, static_cast<size_t>(threads * each) * sizeof(T)};
+}
+
+}  // namespace
+
+Bound bindMatmul(const NodeSpec& node) {
+  const Operand &a = node.inputs[0], &b = node.inputs[1], &y = node.outputs[0];
+  Product p{1, y.dim(-2), y.dim(-1), 0, node.flag("transposeA"), node.flag("transposeB"), b.rank() == 2};
+  p.depth = a.dim(p.transposeA ? -2 : -1);
+  p.batch = p.rows * p.columns ? y.size() / (p.rows * p.columns) : 0;
+  if (p.sharedB && !p.transposeA) {  // the batch is then more rows
+    p.rows *= p.batch;
+    p.batch = 1;
+  }
+  return onFloat(y.dtype, node, [&](auto tag) { return bindProduct<decltype(tag)>(b, p, false); });
+}
+
+Bound bindLinear(const NodeSpec& node) {
+  const Operand &weight = node.inputs[1], &y = node.outputs[0];
+  const int64_t out = weight.dim(0);
+  const Product p{1, out ? y.size() / out : 0, out, weight.dim(1), false, true, true};
+  return onFloat(y.dtype, node, [&](auto tag) { return bindProduct<decltype(tag)>(weight, p, node.inputs[2].present); });
+}
+
+}  // namespace refl::REFL_ISA

@@ -1,0 +1,47 @@
+import { basename } from 'node:path';
+import { type Device, openDevice } from '../../lib/runtime/index.ts';
+import { Golden } from './golden.ts';
+import { controlnet, lora, swinir, unet, vae } from './models.ts';
+import { compareModule, type Traced } from './module.ts';
+import { compareOps } from './ops.ts';
+import { Report } from './report.ts';
+
+type Suite = (device: Device, golden: Golden, report: Report) => Promise<void>;
+
+const moduleSuite =
+  (trace: (golden: Golden) => Traced): Suite =>
+  (device, golden, report) =>
+    compareModule(device, golden, trace(golden), report);
+
+/** What a file is compared with, by the beginning of its name; the longest that fits counts. */
+const suites: Readonly<Record<string, Suite>> = {
+  controlnet: moduleSuite(controlnet),
+  lora: moduleSuite(lora),
+  ops: compareOps,
+  swinir: moduleSuite(swinir),
+  unet: moduleSuite(unet),
+  vae: moduleSuite(vae),
+};
+
+/** Prefixes of file names that can be compared. */
+export const knownPrefixes = Object.keys(suites);
+
+/** Compares files of reference numbers with this implementation, printing one line a tensor. */
+export async function runParity(files: readonly string[], print: (line: string) => void): Promise<Report> {
+  const report = new Report(print);
+  using device = await openDevice('cpu');
+  for (const path of files) {
+    const name = basename(path);
+    const prefix = knownPrefixes.filter((p) => name.startsWith(p)).sort((a, b) => b.length - a.length)[0];
+    if (!prefix) {
+      report.fail(name, `names no known module; known beginnings: ${knownPrefixes.join(', ')}`);
+      continue;
+    }
+    try {
+      await suites[prefix](device, await Golden.open(path), report);
+    } catch (error) {
+      report.fail(name, (error as Error).message);
+    }
+  }
+  return report;
+}

@@ -1,0 +1,47 @@
+// Lists that stand in two places, held together: source files and sources.json, operators and their kernels.
+import { readdirSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { opTable } from '../../lib/graph/table.ts';
+import { ruleOf } from '../../lib/graph/tensor.ts';
+import { native } from '../../lib/runtime/native.ts';
+
+const json = (path: string) => JSON.parse(readFileSync(path, 'utf8'));
+const sources = json('sources.json');
+
+test('sources.json lists every native source file once', () => {
+  const listed: string[] = ['core', 'addon', 'null', 'cpu', 'cuda'].flatMap((key) => sources[key]);
+  const present = ['native', 'cuda'].flatMap((folder) =>
+    readdirSync(folder, { recursive: true, encoding: 'utf8' })
+      .filter((name) => /\.(cc|cu)$/.test(name))
+      .map((name) => join(folder, name)),
+  );
+  assert.equal(listed.sort(), present.sort());
+});
+
+test('package.json ships every file that a build from the package needs', () => {
+  const { files } = json('package.json');
+  for (const name of ['native', 'cuda', 'scripts', 'ops.json', 'sources.json', 'binding.gyp', 'CMakeLists.txt']) {
+    assert.ok(files.includes(name), name);
+  }
+});
+
+const operators = Object.entries(opTable).filter(([, row]) => row.family !== 'leaf');
+
+test('every operator has its shape rule', async () => {
+  for (const name of readdirSync('lib/graph/ops')) await import(pathToFileURL(resolve('lib/graph/ops', name)).href);
+  for (const [name] of operators) assert.ok(ruleOf(name), `${name} has no rule under lib/graph/ops`);
+});
+
+test('every operator has a CPU kernel in the file of its family', () => {
+  for (const [name, { family }] of operators) {
+    const binder = `Bound bind${name[0].toUpperCase()}${name.slice(1)}(`;
+    assert.ok(readFileSync(`native/cpu/${family}.cc`, 'utf8').includes(binder), `${family}.cc lacks ${binder}`);
+  }
+  // The addon's table names every binder, so it loads only when all of them are defined.
+  assert.ok(native().info().isa);
+});
+
+test.run();
