@@ -1,5 +1,5 @@
-// The CUDA library's one entry. There are no kernels yet, so no device is usable, and it says which of the possible reasons
-// stands in the way first: a build without CUDA, no driver, no device, no kernels.
+// The CUDA library's one entry. There are no kernels yet, so no device is usable, and it says which of the possible
+// reasons stands in the way first: a build without CUDA, no driver, no device, no kernels.
 #include <string>
 
 #include "exec/cuda_abi.h"
@@ -28,7 +28,9 @@ std::string reason() {
 #else
 std::string build() { return "no CUDA compiler"; }
 
-std::string reason() { return "the CUDA library was built without nvcc; install CUDA 12 or later and run npm run build:cuda"; }
+std::string reason() {
+  return "the CUDA library was built without nvcc; install CUDA 12 or later and run npm run build:cuda";
+}
 #endif
 
 }  // namespace

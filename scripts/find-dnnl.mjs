@@ -2,5 +2,7 @@
 import { spawnSync } from 'node:child_process';
 
 const [command, ...flags] = (process.env.CXX || 'g++').split(' ');
-const probe = spawnSync(command, [...flags, '-E', '-x', 'c++', '-o', '/dev/null', '-'], { input: '#include <dnnl.hpp>\n' });
+const probe = spawnSync(command, [...flags, '-E', '-x', 'c++', '-o', '/dev/null', '-'], {
+  input: '#include <dnnl.hpp>\n',
+});
 process.stdout.write(probe.status === 0 ? '1' : '0');

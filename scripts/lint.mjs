@@ -13,7 +13,12 @@ const run = (command, args) => spawnSync(command, args, { cwd: root, stdio: 'inh
 
 function biome() {
   const folders = ['lib', 'test', 'bench', 'scripts'].filter((name) => existsSync(join(root, name)));
-  return run(process.execPath, ['node_modules/@biomejs/biome/bin/biome', 'check', ...(write ? ['--write'] : []), ...folders]);
+  return run(process.execPath, [
+    'node_modules/@biomejs/biome/bin/biome',
+    'check',
+    ...(write ? ['--write'] : []),
+    ...folders,
+  ]);
 }
 
 function clangFormat() {

@@ -57,7 +57,8 @@ async function run(job: Job): Promise<Outcome> {
   const child = spawn(process.execPath, job.args, { detached: true, stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
   const pid = child.pid!;
   running.add(pid);
-  for (const stream of [child.stdout!, child.stderr!]) stream.setEncoding('utf8').on('data', (text) => (output += text));
+  for (const stream of [child.stdout!, child.stderr!])
+    stream.setEncoding('utf8').on('data', (text) => (output += text));
   child.on('message', (message) => (counts = message as Counts));
   const timer = setTimeout(() => {
     late = true;
@@ -72,11 +73,19 @@ async function run(job: Job): Promise<Outcome> {
   await closed;
   running.delete(pid);
 
-  const outcome = { passed: 0, failed: 0, skipped: 0, ...counts, output, seconds: (performance.now() - started) / 1000 };
+  const outcome = {
+    passed: 0,
+    failed: 0,
+    skipped: 0,
+    ...counts,
+    output,
+    seconds: (performance.now() - started) / 1000,
+  };
   if (job.check) outcome[code === 0 ? 'passed' : code === 3 ? 'skipped' : 'failed'] = 1;
   else if (code !== 0 && outcome.failed === 0) outcome.failed = 1;
   else if (!counts) outcome.failed = 1;
-  if (late) outcome.output += `\nstopped after ${job.seconds} s: something never settled, or the file needs a longer limit`;
+  if (late)
+    outcome.output += `\nstopped after ${job.seconds} s: something never settled, or the file needs a longer limit`;
   else if (signal) outcome.output += `\nended by ${signal}`;
   else if (!job.check && !counts) outcome.output += `\nexit code ${code} before its tests were done`;
   return outcome;

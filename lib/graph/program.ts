@@ -155,7 +155,7 @@ class Storage {
     for (const node of leaves) this.extend(node.outputs[0], lastRead.get(node.outputs[0]) ?? 0);
     nodes.forEach((node, step) => {
       node.outputs.forEach((t, i) => {
-        const host = i === 0 ? this.hostOf(node, step, lastRead, plan) : undefined;
+        const host = i === 0 ? this.hostOf(node, step, plan) : undefined;
         if (host !== undefined) this.blocks.set(t, host);
         else if (!this.viewOfSlot(node, t)) this.addBlock(t, step);
         this.extend(t, lastRead.get(t) ?? step);
@@ -199,7 +199,7 @@ class Storage {
   }
 
   /** The block that output 0 takes over: a view's, or an input's that dies at this step and has the same bytes. */
-  private hostOf(node: Node, step: number, lastRead: ReadonlyMap<Tensor, number>, plan: boolean): number | undefined {
+  private hostOf(node: Node, step: number, plan: boolean): number | undefined {
     const row = opTable[node.op];
     if (row.view) return this.blocks.get(node.inputs[0]!);
     const [y] = node.outputs;
@@ -207,8 +207,9 @@ class Storage {
       const x = node.inputs[row.inputs.indexOf(name)];
       const block = x && this.blocks.get(x);
       if (!x || block === undefined || x.dtype !== y.dtype || x.size !== y.size) continue;
-      const dies = lastRead.get(x) === step && this.lives[block].last <= step;
-      // A tensor read twice by this node, or through another view, must not be overwritten under the other read.
+      // The block lives as long as the longest of x and its views: those were made before x's last read, thus by now.
+      const dies = this.lives[block].last <= step;
+      // A tensor that this node reads twice, or through a view as well, must not be overwritten under the other read.
       const readOnce = node.inputs.filter((t) => t && this.blocks.get(t) === block).length === 1;
       if (dies && readOnce) return block;
     }
@@ -216,22 +217,12 @@ class Storage {
   }
 }
 
-/** The last step that reads each tensor; program outputs, and what updates read, live to the end. */
+/** The last step that reads each tensor; program outputs are read after all of them. */
 function lastReads(nodes: readonly Node[], graph: Graph): Map<Tensor, number> {
   const last = new Map<Tensor, number>();
   nodes.forEach((node, step) => {
     for (const t of node.inputs) if (t) last.set(t, step);
   });
-  // Walking backwards carries a view's last read over to the tensor whose bytes it shows.
-  for (let step = nodes.length - 1; step >= 0; step--) {
-    const node = nodes[step];
-    if (!opTable[node.op].view) continue;
-    const x = node.inputs[0]!;
-    last.set(x, Math.max(last.get(x) ?? step, last.get(node.outputs[0]) ?? step));
-  }
-  const end = nodes.length;
-  for (const t of Object.values(graph.outputs)) {
-    for (let u: Tensor | undefined = t; u; u = opTable[u.node.op]?.view ? u.node.inputs[0] : undefined) last.set(u, end);
-  }
+  for (const t of Object.values(graph.outputs)) last.set(t, nodes.length);
   return last;
 }

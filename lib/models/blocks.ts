@@ -1,7 +1,7 @@
 import { ReflError } from '../errors.ts';
-import { add, cast } from '../graph/ops/elementwise.ts';
 import { silu } from '../graph/ops/activation.ts';
 import { timestepEmbedding } from '../graph/ops/compose.ts';
+import { add, cast } from '../graph/ops/elementwise.ts';
 import { reshape } from '../graph/ops/layout.ts';
 import { resize } from '../graph/ops/resample.ts';
 import { recompute, type Tensor } from '../graph/tensor.ts';
@@ -22,6 +22,8 @@ export interface EncoderConfig {
   /** Width of an attention head; or `num_heads` of equal width. */
   num_head_channels?: number;
   num_heads?: number;
+  /** Whether heads share all channels evenly where num_head_channels does not divide them: true by default, as officially. */
+  legacy?: boolean;
   context_dim: number | readonly number[];
   transformer_depth?: number;
   /** Whether transformers are entered and left by linear layers instead of 1x1 convolutions. */
@@ -106,9 +108,15 @@ export class SpatialTransformer extends Module {
 
   constructor(channels: number, config: EncoderConfig) {
     super();
-    const { num_head_channels, context_dim, transformer_depth = 1, use_linear_in_transformer, num_groups = 32 } = config;
+    const {
+      num_head_channels,
+      context_dim,
+      transformer_depth = 1,
+      use_linear_in_transformer,
+      num_groups = 32,
+    } = config;
     const heads = num_head_channels ? Math.floor(channels / num_head_channels) : (config.num_heads ?? 0);
-    const headDim = num_head_channels ?? Math.floor(channels / heads);
+    const headDim = config.legacy === false && num_head_channels ? num_head_channels : Math.floor(channels / heads);
     if (!(heads > 0 && headDim > 0)) {
       throw new ReflError('ERR_OPTION', `${channels} channels give ${heads} heads: set num_head_channels or num_heads`);
     }

@@ -3,7 +3,17 @@ import { gelu } from '../graph/ops/activation.ts';
 import { attention } from '../graph/ops/attention.ts';
 import { add, affine, leakyRelu, sub } from '../graph/ops/elementwise.ts';
 import { embedding } from '../graph/ops/embedding.ts';
-import { pad, pixelUnshuffle, reshape, roll, slice, split, transpose, windowPartition, windowReverse } from '../graph/ops/layout.ts';
+import {
+  pad,
+  pixelUnshuffle,
+  reshape,
+  roll,
+  slice,
+  split,
+  transpose,
+  windowPartition,
+  windowReverse,
+} from '../graph/ops/layout.ts';
 import { resize } from '../graph/ops/resample.ts';
 import { constant, recompute, type Tensor } from '../graph/tensor.ts';
 import { Conv2d, LayerNorm, Linear } from '../nn/layers.ts';

@@ -211,7 +211,10 @@ export class AutoencoderKL extends Module {
   constructor({ embed_dim, ddconfig }: VaeConfig) {
     super();
     if (ddconfig.double_z === false) {
-      throw new ReflError('ERR_OPTION', 'AutoencoderKL needs ddconfig.double_z: it encodes to a mean and a log-variance');
+      throw new ReflError(
+        'ERR_OPTION',
+        'AutoencoderKL needs ddconfig.double_z: it encodes to a mean and a log-variance',
+      );
     }
     this.encoder = new Encoder(ddconfig);
     this.decoder = new Decoder(ddconfig);

@@ -1,8 +1,19 @@
+import type { TypedArray } from '../graph/dtype.ts';
 import { affine, full } from '../graph/ops/elementwise.ts';
 import { randomNormal, randomUniform } from '../graph/ops/random.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
-import type { Device, Parameters } from '../runtime/index.ts';
 import type { Module, Parameter } from './module.ts';
+
+/** What this needs of lib/runtime's Device and Parameters, which models do not know. */
+interface Computes {
+  compile(graph: {
+    outputs: Record<string, Tensor>;
+  }): Promise<{ run(): Promise<Record<string, TypedArray>>; dispose(): void }>;
+}
+interface Holds {
+  has(leaf: Tensor): boolean;
+  add(leaf: Tensor, options: { frozen: boolean; data: TypedArray }): void;
+}
 
 /** Philox stream of initial values ("init"): noise drawn with the same seed has streams of its own. */
 const stream = 0x696e6974;
@@ -14,7 +25,7 @@ const batchBytes = 64 << 20;
  * Parameter number i draws from offset i of the seed's stream, so that equal seeds give equal bits on every backend.
  * Parameters that are not trainable become frozen buffers; those that `parameters` already holds are left alone.
  */
-export async function initialize(device: Device, parameters: Parameters, module: Module, seed: bigint): Promise<void> {
+export async function initialize(device: Computes, parameters: Holds, module: Module, seed: bigint): Promise<void> {
   let batch: [Parameter, Tensor][] = [];
   let bytes = 0;
   const flush = async (): Promise<void> => {

@@ -71,7 +71,10 @@ export class GroupNorm extends Layer {
   constructor(groups: number, channels: number, eps: number) {
     super();
     if (channels % groups) {
-      throw new ReflError('ERR_OPTION', `${channels} channels do not split into ${groups} groups: choose another num_groups`);
+      throw new ReflError(
+        'ERR_OPTION',
+        `${channels} channels do not split into ${groups} groups: choose another num_groups`,
+      );
     }
     this.weight = new Parameter([channels], 'ones');
     this.bias = new Parameter([channels], 'zeros');

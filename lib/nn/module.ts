@@ -1,5 +1,5 @@
-import { type DType, type TypedArray } from '../graph/dtype.ts';
-import { parameterLeaf, scope, type Shape, type Tensor } from '../graph/tensor.ts';
+import type { DType, TypedArray } from '../graph/dtype.ts';
+import { parameterLeaf, type Shape, scope, type Tensor } from '../graph/tensor.ts';
 
 /** How a parameter starts, as data: lib/nn/init.ts turns it into values on a device. */
 export type Init =

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { type OneStepConfig, OneStepRestorer } from '../diffusion/onestep.ts';
+import { TRAIN_STEPS } from '../diffusion/schedule.ts';
 import { ReflError } from '../errors.ts';
 import { affine, cast, clamp } from '../graph/ops/elementwise.ts';
 import { allFinite } from '../graph/ops/optim.ts';
@@ -122,8 +123,13 @@ function construct(path: string, json: string | undefined, tensors: number): One
     const { channel_mult, num_res_blocks, transformer_depth = 1 } = config.unet;
     const blocks = Math.max(...[num_res_blocks].flat()) + 1;
     // Every residual block and every transformer holds several tensors.
-    if (!(channel_mult.length * blocks * transformer_depth <= tensors)) throw new Error(`it describes more layers than the file holds`);
-    return new OneStepRestorer(config);
+    if (!(channel_mult.length * blocks * transformer_depth <= tensors)) throw new Error('it has more layers than the file');
+    const module = new OneStepRestorer(config);
+    const { size, timestep } = config;
+    if (!(size > 0 && size <= 4096 && size % module.multiple === 0)) throw new Error(`it cannot restore squares of ${size}`);
+    if (!(Number.isInteger(timestep) && timestep >= 0 && timestep < TRAIN_STEPS)) throw new Error(`it has no timestep ${timestep}`);
+    module.forward(input('image', [1, size, size, 3]));
+    return module;
   } catch (cause) {
     throw new ReflError('ERR_WEIGHTS', `${path}: the metadata key config describes no model: ${(cause as Error).message}`, { cause });
   }

@@ -77,6 +77,7 @@ export class Restorer {
     if (!Number.isInteger(batch) || batch < 1) {
       throw new ReflError('ERR_OPTION', `batch must be a whole number of at least 1, got ${batch}`);
     }
+    if (device === 'null') throw new ReflError('ERR_DEVICE', 'the device null computes nothing: use cpu');
     signal?.throwIfAborted();
     const opened = await openDevice(device, { threads });
     try {

@@ -24,8 +24,8 @@ export class Parameters {
   }
 
   /**
-   * Makes a zeroed buffer for `leaf`, filled with `data` when given. A frozen one never changes afterwards, so that
-   * kernels may keep a packed copy of it.
+   * Makes a zeroed buffer for `leaf`, filled with `data` when given. No program may update a frozen one (compile refuses
+   * it), so kernels keep a packed copy of it; {@link write} still replaces it whole.
    */
   add(leaf: Tensor, { frozen = false, data }: { frozen?: boolean; data?: TypedArray } = {}): void {
     this.checkOpen();

@@ -35,6 +35,7 @@ export function parseObject(text: string, where: string): Record<string, unknown
     throw new ReflError('ERR_WEIGHTS', `${where}: the header is not a JSON object`);
   }
   const twice = duplicateKey(text);
-  if (twice !== undefined) throw new ReflError('ERR_WEIGHTS', `${where}: the key ${JSON.stringify(twice)} stands twice`);
+  if (twice !== undefined)
+    throw new ReflError('ERR_WEIGHTS', `${where}: the key ${JSON.stringify(twice)} stands twice`);
   return value as Record<string, unknown>;
 }

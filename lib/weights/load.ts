@@ -52,7 +52,8 @@ function findFaults(
     const entry = entries.get(prefix + key);
     const want = `[${value.shape.join(',')}]`;
     if (!entry) faults.push(`missing: ${prefix}${key} ${want}`);
-    else if (!sameShape(entry.shape, value.shape)) faults.push(`wrong shape: ${prefix}${key} is ${show(entry)}, needs ${want}`);
+    else if (!sameShape(entry.shape, value.shape))
+      faults.push(`wrong shape: ${prefix}${key} is ${show(entry)}, needs ${want}`);
     else if (!loadable.includes(entry.dtype)) faults.push(`wrong type: ${prefix}${key} is ${show(entry)}`);
   }
   for (const [key, entry] of entries) {

@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { ReflError } from '../errors.ts';
 import type { TypedArray } from '../graph/dtype.ts';
 import { type Shape, sizeOf } from '../graph/tensor.ts';
@@ -41,11 +41,8 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   return { path, metadata, entries };
 }
 
-async function readHeader(path: string): Promise<{ text: string; start: number; size: number }> {
-  const file = await open(path).catch((cause) => {
-    throw new ReflError('ERR_FILE', `cannot read ${path}: ${cause.message}`, { cause });
-  });
-  try {
+function readHeader(path: string): Promise<{ text: string; start: number; size: number }> {
+  return withFile(path, async (file) => {
     const { size } = await file.stat();
     const bad = (why: string): ReflError => new ReflError('ERR_WEIGHTS', `${path} is no safetensors file: ${why}`);
     if (size < 8) throw bad(`it has ${size} bytes`);
@@ -58,8 +55,21 @@ async function readHeader(path: string): Promise<{ text: string; start: number; 
     const { bytesRead } = await file.read(header, 0, header.length, 8);
     if (bytesRead < header.length) throw bad('it ended while its header was read');
     return { text: decode(header, bad), start: 8 + header.length, size };
-  } finally {
-    await file.close();
+  });
+}
+
+/** Opens `path` for `read`, and turns what the system reports into ERR_FILE. */
+async function withFile<T>(path: string, read: (file: FileHandle) => Promise<T>): Promise<T> {
+  try {
+    const file = await open(path);
+    try {
+      return await read(file);
+    } finally {
+      await file.close();
+    }
+  } catch (cause) {
+    if (cause instanceof ReflError) throw cause;
+    throw new ReflError('ERR_FILE', `cannot read ${path}: ${(cause as Error).message}`, { cause });
   }
 }
 
@@ -81,12 +91,15 @@ function checkEntry(where: string, value: unknown, start: number): Entry {
   const bad = (why: string): ReflError => new ReflError('ERR_WEIGHTS', `${where}: ${why}`);
   if (!isRecord(value)) throw bad('must be an object of dtype, shape and data_offsets');
   const { dtype, shape, data_offsets: offsets } = value;
-  if (typeof dtype !== 'string' || !Object.hasOwn(fileTypes, dtype)) throw bad(`unknown dtype ${JSON.stringify(dtype)}`);
+  if (typeof dtype !== 'string' || !Object.hasOwn(fileTypes, dtype))
+    throw bad(`unknown dtype ${JSON.stringify(dtype)}`);
   if (!isWholes(shape)) throw bad(`the shape ${JSON.stringify(shape)} is no list of whole numbers`);
-  if (!isWholes(offsets) || offsets.length !== 2) throw bad(`data_offsets ${JSON.stringify(offsets)} are no two whole numbers`);
+  if (!isWholes(offsets) || offsets.length !== 2)
+    throw bad(`data_offsets ${JSON.stringify(offsets)} are no two whole numbers`);
   const [from, to] = offsets;
   const bytes = sizeOf(shape) * fileTypes[dtype as FileType];
-  if (to - from !== bytes) throw bad(`${dtype}[${shape.join(',')}] takes ${bytes} bytes, data_offsets span ${to - from}`);
+  if (to - from !== bytes)
+    throw bad(`${dtype}[${shape.join(',')}] takes ${bytes} bytes, data_offsets span ${to - from}`);
   return { dtype: dtype as FileType, shape, offset: start + from, bytes };
 }
 
@@ -117,14 +130,13 @@ const isWholes = (value: unknown): value is number[] =>
 export async function readTensor({ path, entries }: SafetensorsFile, key: string): Promise<TypedArray> {
   const entry = entries.get(key);
   if (!entry) throw new ReflError('ERR_WEIGHTS', `${path} holds no tensor ${key}`);
-  const bytes = new Uint8Array(entry.bytes);
-  const file = await open(path);
-  try {
-    const { bytesRead } = await file.read(bytes, 0, bytes.length, entry.offset);
-    if (bytesRead < bytes.length) throw new ReflError('ERR_WEIGHTS', `${path}: ${key}: the file ended while it was read`);
-  } finally {
-    await file.close();
-  }
+  const bytes = await withFile(path, async (file) => {
+    const buffer = new Uint8Array(entry.bytes);
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, entry.offset);
+    if (bytesRead < buffer.length)
+      throw new ReflError('ERR_WEIGHTS', `${path}: ${key}: the file ended while it was read`);
+    return buffer;
+  });
   switch (entry.dtype) {
     case 'F32':
       return new Float32Array(bytes.buffer);

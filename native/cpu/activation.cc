@@ -57,8 +57,7 @@ Bound bindQuickGelu(const NodeSpec& node) {
   return mapUnary(node, kCostly, [](auto x) { return x * vec::sigmoid(static_cast<decltype(x)>(kQuick) * x); });
 }
 Bound bindQuickGeluGrad(const NodeSpec& node) {
-  return mapBinary(node, kCostly,
-                   [](auto x, auto dy) { return dy * gatedSlope(x, static_cast<decltype(x)>(kQuick)); });
+  return mapBinary(node, kCostly, [](auto x, auto dy) { return dy * gatedSlope(x, static_cast<decltype(x)>(kQuick)); });
 }
 
 // Reads 2n and writes n elements a row.

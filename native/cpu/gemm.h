@@ -157,10 +157,10 @@ bool evenlySpaced(T* const* rows, int64_t count) {
 template <class T>
 void tileByCopy(int64_t rows, int64_t count, int64_t width, int64_t depth, const T* a, int64_t lda, const T* b,
                 const T* init, bool accumulate, T* const* c, int64_t column) {
-  T copy[kTileRows * kPanel<T>];
+  T copy[kTileRows * kPanel<T>] = {};
   for (int64_t i = 0; i < rows; i++) {
     const T* from = accumulate ? c[i] + column : init;
-    for (int64_t j = 0; j < width; j++) copy[i * width + j] = from && j < count ? from[j] : T(0);
+    if (from) std::copy_n(from, count, copy + i * width);
   }
   tileOf<T>(rows, width / kLanes<T>)(depth, a, lda, b, copy, width, copy, width);
   for (int64_t i = 0; i < rows; i++) std::copy(copy + i * width, copy + i * width + count, c[i] + column);

@@ -46,15 +46,14 @@ void copyBlock(const Product& p, const T* a, int64_t row, int64_t rows, int64_t 
 template <class T>
 Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
   const int64_t threads = omp_get_max_threads();
-  std::shared_ptr<void> packed;
-  if (b.frozen && p.sharedB) {
-    const std::string key = "matmul" + std::to_string(p.transposeB) + std::to_string(sizeof(T) * kLanes<T>);
-    packed = b.buffer->packed(key, [&] { return packWhole<T>(p, reinterpret_cast<const T*>(b.buffer->data())); });
-  }
-  const Grid grid = gridOf<T>(p.rows, p.columns, p.batch >= 4 * threads ? 1 : threads, packed != nullptr);
-  const int64_t each = regionScratch<T>(packed != nullptr);
+  Buffer* frozen = b.frozen && p.sharedB ? b.buffer : nullptr;
+  const std::string key = "matmul " + std::to_string(p.transposeB) + " " + std::to_string(p.columns);
+  const Grid grid = gridOf<T>(p.rows, p.columns, p.batch >= 4 * threads ? 1 : threads, frozen);
+  const int64_t each = regionScratch<T>(frozen);
 
   const auto run = [=](const Args& args) {
+    std::shared_ptr<void> packed;
+    if (frozen) packed = frozen->packed(key, [&] { return packWhole(p, args.in[1].as<T>()); });
     const T* bias = hasBias ? args.in[2].as<T>() : nullptr;
     parallelFor(p.batch * grid.rows * grid.columns, 1, [&](int64_t begin, int64_t end) {
       T* scratch = reinterpret_cast<T*>(args.scratch) + each * omp_get_thread_num();
@@ -96,7 +95,7 @@ Bound bindMatmul(const NodeSpec& node) {
   const Operand &a = node.inputs[0], &b = node.inputs[1], &y = node.outputs[0];
   Product p{1, y.dim(-2), y.dim(-1), 0, node.flag("transposeA"), node.flag("transposeB"), b.rank() == 2};
   p.depth = a.dim(p.transposeA ? -2 : -1);
-  p.batch = p.rows * p.columns ? y.size() / (p.rows * p.columns) : 0;
+  p.batch = y.size() / std::max<int64_t>(1, p.rows * p.columns);
   if (p.sharedB && !p.transposeA) {  // the batch is then more rows
     p.rows *= p.batch;
     p.batch = 1;
@@ -107,7 +106,7 @@ Bound bindMatmul(const NodeSpec& node) {
 Bound bindLinear(const NodeSpec& node) {
   const Operand &weight = node.inputs[1], &y = node.outputs[0];
   const int64_t out = weight.dim(0);
-  const Product p{1, out ? y.size() / out : 0, out, weight.dim(1), false, true, true};
+  const Product p{1, y.size() / std::max<int64_t>(1, out), out, weight.dim(1), false, true, true};
   return onFloat(y.dtype, node, [&](auto tag) { return bindProduct<decltype(tag)>(weight, p, node.inputs[2].present); });
 }
 

@@ -23,12 +23,12 @@ constexpr int64_t kBlock = 32;   // pixels or rows summed in the element type
 constexpr int64_t kLanes = 512;  // channels whose running sums stay in L1
 
 template <class T>
-T silu(T x) {
+REFL_INLINE T silu(T x) {
   return x * vec::sigmoid(x);
 }
 
 template <class T>
-T siluSlope(T x) {
+REFL_INLINE T siluSlope(T x) {
   const T s = vec::sigmoid(x);
   return s + x * s * (T{1} - s);
 }
@@ -144,6 +144,43 @@ void affineRows(const T* __restrict x, const T* __restrict scale, const T* __res
   }
 }
 
+// Per-channel rows of what the group norm's gradient needs: xhat = x * rstd + shift; dx = a * g - b - d * xhat.
+template <class T>
+struct GradRows {
+  const T *rstd, *shift, *gamma, *beta, *a, *b, *d;
+};
+
+// The gradient of the normalisation's output before SiLU.
+template <bool kSilu, class T>
+REFL_INLINE T gradBeforeSilu(T dy, T xhat, T gamma, T beta) {
+  return kSilu ? dy * siluSlope(xhat * gamma + beta) : dy;
+}
+
+template <class T, bool kSilu>
+void addGradSums(const T* __restrict x, const T* __restrict dy, const GradRows<T>& rows, int64_t c0, int64_t n,
+                 T* __restrict sumG, T* __restrict sumGX) {
+  const T *__restrict rstd = rows.rstd + c0, *__restrict shift = rows.shift + c0;
+  const T *__restrict gamma = rows.gamma + c0, *__restrict beta = rows.beta + c0;
+#pragma omp simd
+  for (int64_t c = 0; c < n; ++c) {
+    const T xhat = x[c] * rstd[c] + shift[c];
+    const T g = gradBeforeSilu<kSilu>(dy[c], xhat, gamma[c], beta[c]);
+    sumG[c] += g;
+    sumGX[c] += g * xhat;
+  }
+}
+
+template <class T, bool kSilu>
+void gradRow(const T* __restrict x, const T* __restrict dy, const GradRows<T>& rows, int64_t n, T* __restrict dx) {
+  const T *__restrict rstd = rows.rstd, *__restrict shift = rows.shift, *__restrict gamma = rows.gamma;
+  const T *__restrict beta = rows.beta, *__restrict a = rows.a, *__restrict b = rows.b, *__restrict d = rows.d;
+#pragma omp simd
+  for (int64_t c = 0; c < n; ++c) {
+    const T xhat = x[c] * rstd[c] + shift[c];
+    dx[c] = a[c] * gradBeforeSilu<kSilu>(dy[c], xhat, gamma[c], beta[c]) - b[c] - d[c] * xhat;
+  }
+}
+
 template <class T, bool kSilu>
 Bound bindGroupNormOf(const NodeSpec& node) {
   const GroupPlan plan(node.inputs[0], node.integer("groups"));
@@ -194,8 +231,11 @@ Bound bindGroupNormGradOf(const NodeSpec& node) {
             const T *means = args.in[3].as<const T>(), *rstds = args.in[4].as<const T>(), *dy = args.in[5].as<const T>();
             T *dx = args.out[0].as<T>(), *dgamma = args.out[1].as<T>(), *dbeta = args.out[2].as<T>();
             const int64_t C = plan.channels;
-            // Per image, five tables over channels: xhat = x * rstd + shift; dx = a * g - b - d * xhat.
             const auto tables = [&](int64_t image) { return plan.template tables<T>(args.scratch, image, 5); };
+            const auto rowsOf = [&](int64_t image) {
+              const T* table = tables(image);
+              return GradRows<T>{table, table + C, gamma, beta, table + 2 * C, table + 3 * C, table + 4 * C};
+            };
             for (int64_t image = 0; image < plan.images; ++image) {
               T *rstd = tables(image), *shift = rstd + C;
               for (int64_t c = 0; c < C; ++c) {
@@ -205,16 +245,10 @@ Bound bindGroupNormGradOf(const NodeSpec& node) {
               }
             }
             plan.eachChunk(false, [&](int64_t image, int64_t at, int64_t count, int64_t chunk) {
-              const T *rstd = tables(image), *shift = rstd + C;
-              const auto add = [&](int64_t p, int64_t, int64_t c0, int64_t n, T* __restrict sumG, T* __restrict sumGX) {
-                const T *xp = x + at + p * C + c0, *dyp = dy + at + p * C + c0;
-                const T *r = rstd + c0, *t = shift + c0, *gm = gamma + c0, *bt = beta + c0;
-                for (int64_t c = 0; c < n; ++c) {
-                  const T xhat = xp[c] * r[c] + t[c];
-                  const T g = kSilu ? dyp[c] * siluSlope(xhat * gm[c] + bt[c]) : dyp[c];
-                  sumG[c] += g;
-                  sumGX[c] += g * xhat;
-                }
+              const GradRows<T> rows = rowsOf(image);
+              const auto add = [&](int64_t p, int64_t, int64_t c0, int64_t n, T* sumG, T* sumGX) {
+                const int64_t from = at + p * C + c0;
+                addGradSums<T, kSilu>(x + from, dy + from, rows, c0, n, sumG, sumGX);
                 return 1;
               };
               blockSums<T>(count, C, plan.sumsOf(args.scratch, image, chunk), add);
@@ -247,15 +281,9 @@ Bound bindGroupNormGradOf(const NodeSpec& node) {
               dbeta[c] = static_cast<T>(sumG);
             }
             plan.eachChunk(true, [&](int64_t image, int64_t at, int64_t count, int64_t) {
-              const T *rstd = tables(image), *shift = rstd + C, *a = shift + C, *b = a + C, *d = b + C;
-              for (int64_t p = 0; p < count; ++p) {
-                const T *xp = x + at + p * C, *dyp = dy + at + p * C;
-                T* __restrict out = dx + at + p * C;
-                for (int64_t c = 0; c < C; ++c) {
-                  const T xhat = xp[c] * rstd[c] + shift[c];
-                  const T g = kSilu ? dyp[c] * siluSlope(xhat * gamma[c] + beta[c]) : dyp[c];
-                  out[c] = a[c] * g - b[c] - d[c] * xhat;
-                }
+              const GradRows<T> rows = rowsOf(image);
+              for (int64_t from = at; from < at + count * C; from += C) {
+                gradRow<T, kSilu>(x + from, dy + from, rows, C, dx + from);
               }
             });
           },

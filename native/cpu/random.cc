@@ -11,8 +11,8 @@ namespace refl::REFL_ISA {
 
 namespace {
 
-constexpr int64_t kLanes = 16;            // counters a tile
-constexpr int64_t kTile = 4 * kLanes;     // words a tile
+constexpr int64_t kLanes = 16;         // counters a tile
+constexpr int64_t kTile = 4 * kLanes;  // words a tile
 
 struct State {
   uint32_t key0, key1, stream, offset;

@@ -99,8 +99,10 @@ Plan planOf(const Shape& shape, const std::vector<int64_t>& axes) {
     const int64_t extent = shape[static_cast<size_t>(i)];
     const bool reduced = std::find(axes.begin(), axes.end(), i) != axes.end();
     if (extent != 1) {
-      if (!runs.empty() && runs.back().reduced == reduced) runs.back().extent *= extent;
-      else runs.push_back({extent, stride, reduced});
+      if (!runs.empty() && runs.back().reduced == reduced)
+        runs.back().extent *= extent;
+      else
+        runs.push_back({extent, stride, reduced});
     }
     stride *= extent;
   }
@@ -137,8 +139,10 @@ Bound reduceRows(const Plan& plan) {
         for (int64_t r = group * rows; r < std::min((group + 1) * rows, plan.reduced.count()); r++) {
           acc = Op::merge(acc, Op::row(base + plan.reduced.at(r), n));
         }
-        if (chunks == 1) y[output] = static_cast<T>(acc);
-        else partial[unit] = acc;
+        if (chunks == 1)
+          y[output] = static_cast<T>(acc);
+        else
+          partial[unit] = acc;
       }
     });
     if (chunks == 1) return;
@@ -183,8 +187,10 @@ Bound reduceColumns(const Plan& plan) {
           for (int64_t i = 0; i < n; i++) acc[i] = Op::merge(acc[i], static_cast<Acc>(part[i]));
         }
         Acc* to = partial + chunk * outputs + kept * plan.width + first;
-        if (chunks == 1) std::copy(acc, acc + n, y + kept * plan.width + first);
-        else std::copy(acc, acc + n, to);
+        if (chunks == 1)
+          std::copy(acc, acc + n, y + kept * plan.width + first);
+        else
+          std::copy(acc, acc + n, to);
       }
     });
     if (chunks == 1) return;

@@ -1,4 +1,5 @@
-// The CPU backend's table: the binder of every operator that has a kernel, for the instruction set this file is compiled for.
+// The CPU backend's table: the binder of every operator that has a kernel, for the instruction set this file is
+// compiled for.
 #include <map>
 #include <string>
 

@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "exec/status.h"
 
@@ -64,15 +66,21 @@ void stream(const File& file, uint64_t offset, To* to, int64_t count, Convert co
   }
 }
 
+// False where `type` is no floating one.
 template <class To>
-void readFloats(const File& file, uint64_t offset, const std::string& type, To* to, int64_t n) {
-  if (type == "F32") return stream<float>(file, offset, to, n, [](float v) { return static_cast<To>(v); });
-  if (type == "F64") return stream<double>(file, offset, to, n, [](double v) { return static_cast<To>(v); });
-  if (type == "F16") return stream<uint16_t>(file, offset, to, n, [](uint16_t v) { return static_cast<To>(fromHalf(v)); });
-  if (type == "BF16") {
-    return stream<uint16_t>(file, offset, to, n, [](uint16_t v) { return static_cast<To>(fromBits(uint32_t{v} << 16)); });
+bool readFloats(const File& file, uint64_t offset, const std::string& type, To* to, int64_t n) {
+  if (type == "F32") {
+    stream<float>(file, offset, to, n, [](float v) { return static_cast<To>(v); });
+  } else if (type == "F64") {
+    stream<double>(file, offset, to, n, [](double v) { return static_cast<To>(v); });
+  } else if (type == "F16") {
+    stream<uint16_t>(file, offset, to, n, [](uint16_t v) { return static_cast<To>(fromHalf(v)); });
+  } else if (type == "BF16") {
+    stream<uint16_t>(file, offset, to, n, [](uint16_t v) { return static_cast<To>(fromBits(uint32_t{v} << 16)); });
+  } else {
+    return false;
   }
-  throw Error("ERR_WEIGHTS", "cannot read " + type + " values into a floating tensor");
+  return true;
 }
 
 }  // namespace
@@ -83,12 +91,13 @@ void readInto(Buffer& buffer, const std::string& path, uint64_t offset, const st
   std::byte* to = buffer.data();
   const bool same = (buffer.dtype == DType::f32 && type == "F32") || (buffer.dtype == DType::f64 && type == "F64") ||
                     (buffer.dtype == DType::i32 && type == "I32") || (buffer.dtype == DType::u8 && type == "U8");
+  bool known = true;
   if (same) {
     file.read(to, buffer.bytes(), offset);
   } else if (buffer.dtype == DType::f32) {
-    readFloats(file, offset, type, reinterpret_cast<float*>(to), n);
+    known = readFloats(file, offset, type, reinterpret_cast<float*>(to), n);
   } else if (buffer.dtype == DType::f64) {
-    readFloats(file, offset, type, reinterpret_cast<double*>(to), n);
+    known = readFloats(file, offset, type, reinterpret_cast<double*>(to), n);
   } else if (buffer.dtype == DType::i32 && type == "I64") {
     stream<int64_t>(file, offset, reinterpret_cast<int32_t*>(to), n, [&](int64_t v) {
       if (v < std::numeric_limits<int32_t>::min() || v > std::numeric_limits<int32_t>::max()) {
@@ -97,8 +106,9 @@ void readInto(Buffer& buffer, const std::string& path, uint64_t offset, const st
       return static_cast<int32_t>(v);
     });
   } else {
-    throw Error("ERR_WEIGHTS", path + ": cannot read " + type + " values into " + describe(buffer.dtype, buffer.shape));
+    known = false;
   }
+  if (!known) throw Error("ERR_WEIGHTS", path + ": cannot read " + type + " values into " + describe(buffer.dtype, buffer.shape));
   buffer.touch();
 }
 

@@ -8,11 +8,11 @@ namespace refl {
 struct OpInfo {
   const char* name;
   const char* family;
-  std::vector<const char*> inputs;   // fixed inputs, "?" appended where optional
-  std::vector<const char*> group;    // repeats after the fixed inputs
+  std::vector<const char*> inputs;  // fixed inputs, "?" appended where optional
+  std::vector<const char*> group;   // repeats after the fixed inputs
   std::vector<const char*> outputs;
-  std::vector<const char*> attrs;    // names only, in order
-  std::vector<const char*> writes;   // group members that are overwritten
+  std::vector<const char*> attrs;   // names only, in order
+  std::vector<const char*> writes;  // group members that are overwritten
   bool view;
 };
 

@@ -78,7 +78,7 @@ test('no lifetimes, or empty ones, need no bytes', () => {
   assert.equal(planArena([{ bytes: 0, first: 0, last: 3 }]), { offsets: [0], bytes: 0 });
 });
 
-test('the sum over arenas of thousands of random graphs stays within a tenth of the most that is live', () => {
+test('over hundreds of random graphs the arena stays within a tenth of the most that is live', () => {
   let planned = 0;
   let least = 0;
   for (const seed of seeds) {

@@ -22,7 +22,11 @@ export const cases: OpCase[] = [
     inputs: {
       a: { shape: [5, 7], nograd: true },
       b: { shape: [3], values: [1, Number.POSITIVE_INFINITY, 0], nograd: true },
-      c: { shape: [33001], values: Array.from({ length: 33001 }, (_, i) => (i === 32999 ? Number.NaN : 1)), nograd: true },
+      c: {
+        shape: [33001],
+        values: Array.from({ length: 33001 }, (_, i) => (i === 32999 ? Number.NaN : 1)),
+        nograd: true,
+      },
     },
     build: ({ a, b, c }) => [allFinite([a]), allFinite([a, b]), allFinite([c, a])],
   },

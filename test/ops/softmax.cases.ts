@@ -1,5 +1,5 @@
-import { logSoftmax, softmax } from '../../lib/graph/ops/softmax.ts';
 import { affine } from '../../lib/graph/ops/elementwise.ts';
+import { logSoftmax, softmax } from '../../lib/graph/ops/softmax.ts';
 import type { Tensor } from '../../lib/graph/tensor.ts';
 import type { OpCase } from '../support/opcase.ts';
 

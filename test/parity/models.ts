@@ -1,8 +1,8 @@
 import { silu } from '../../lib/graph/ops/activation.ts';
+import { conv2d } from '../../lib/graph/ops/conv2d.ts';
 import { affine } from '../../lib/graph/ops/elementwise.ts';
 import { reshape } from '../../lib/graph/ops/layout.ts';
 import { linear } from '../../lib/graph/ops/matmul.ts';
-import { conv2d } from '../../lib/graph/ops/conv2d.ts';
 import type { Tensor } from '../../lib/graph/tensor.ts';
 import { ControlNet, type ControlNetConfig } from '../../lib/models/controlnet.ts';
 import { SwinIR, type SwinIRConfig } from '../../lib/models/swinir.ts';

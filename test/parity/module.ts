@@ -142,9 +142,19 @@ async function compareWeightGradients(golden: Golden, values: Values, report: Re
   });
   const count = names.length - zero.size;
   report.add(`${golden.name} gradstat.l2`, worst.l2.error, limits.weightGrad, `worst of ${count}: ${worst.l2.name}`);
-  report.add(`${golden.name} gradstat.proj`, worst.proj.error, limits.weightGrad, `worst of ${count}: ${worst.proj.name}`);
+  report.add(
+    `${golden.name} gradstat.proj`,
+    worst.proj.error,
+    limits.weightGrad,
+    `worst of ${count}: ${worst.proj.name}`,
+  );
   if (zero.size) {
-    report.add(`${golden.name} gradstat zero in theory`, worst.zero.error, 1e-5, `worst of ${zero.size}: ${worst.zero.name}`);
+    report.add(
+      `${golden.name} gradstat zero in theory`,
+      worst.zero.error,
+      1e-5,
+      `worst of ${zero.size}: ${worst.zero.name}`,
+    );
   }
 }
 

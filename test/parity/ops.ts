@@ -17,7 +17,7 @@ import { type PadMode, pad, pixelUnshuffle, reshape, transpose } from '../../lib
 import { linear } from '../../lib/graph/ops/matmul.ts';
 import { groupNorm, layerNorm } from '../../lib/graph/ops/norm.ts';
 import { avgPool2d, maxPool2d } from '../../lib/graph/ops/pool.ts';
-import { resize, type ResizeMode } from '../../lib/graph/ops/resample.ts';
+import { type ResizeMode, resize } from '../../lib/graph/ops/resample.ts';
 import { logSoftmax, softmax } from '../../lib/graph/ops/softmax.ts';
 import { sameShape, type Tensor } from '../../lib/graph/tensor.ts';
 import { type Device, evaluate } from '../../lib/runtime/index.ts';
@@ -49,7 +49,8 @@ const onImage =
     toNchw(fn(toNhwc(inputs.x), inputs, attributes));
 
 /** The number behind `word` in a phrase, or 0. */
-const numberAfter = (phrase: string, word: string): number => Number(phrase.match(new RegExp(`${word} ([\\d.]+)`))?.[1] ?? 0);
+const numberAfter = (phrase: string, word: string): number =>
+  Number(phrase.match(new RegExp(`${word} ([\\d.]+)`))?.[1] ?? 0);
 
 const pair = (n: number): [number, number] => [n, n];
 
@@ -72,7 +73,9 @@ const builds: readonly (readonly [RegExp, Build])[] = [
   [
     /^conv2d/,
     onImage((x, { w, b }, { op, stride, padding = 0 }) => {
-      const zeros = op.includes('zero padding') ? ([0, 0, numberAfter(op, 'bottom'), numberAfter(op, 'right')] as const) : padding;
+      const zeros = op.includes('zero padding')
+        ? ([0, 0, numberAfter(op, 'bottom'), numberAfter(op, 'right')] as const)
+        : padding;
       return conv2d(x, w, b, { stride, padding: zeros });
     }),
   ],
@@ -141,7 +144,13 @@ export async function compareOps(device: Device, golden: Golden, report: Report)
   }
 }
 
-async function compareCase(device: Device, golden: Golden, name: string, attributes: Attributes, report: Report): Promise<void> {
+async function compareCase(
+  device: Device,
+  golden: Golden,
+  name: string,
+  attributes: Attributes,
+  report: Report,
+): Promise<void> {
   const build = builds.find(([phrase]) => phrase.test(attributes.op))?.[1];
   if (!build) throw new Error(`no operator is known for "${attributes.op}"`);
   const keys = golden.keys(`in.${name}.`).filter((key) => !key.startsWith('cotangent.'));
@@ -170,7 +179,10 @@ async function compareCase(device: Device, golden: Golden, name: string, attribu
   for (const key of golden.keys(`out.${name}.`)) {
     const full = `out.${name}.${key}`;
     if (!results[full] || !sameShape(results[full].shape, golden.shape(full))) {
-      report.fail(`${golden.name} ${full}`, `got ${results[full] ?? 'no such output'}, expected [${golden.shape(full)}]`);
+      report.fail(
+        `${golden.name} ${full}`,
+        `got ${results[full] ?? 'no such output'}, expected [${golden.shape(full)}]`,
+      );
     } else {
       report.add(`${golden.name} ${full}`, relativeError(values[full], await golden.read(full)), limits.op);
     }
@@ -190,6 +202,10 @@ async function compareGradients(
   const largest = Math.max(0, ...Object.values(expected).map(maxAbs));
   for (const [key, reference] of Object.entries(expected)) {
     const size = maxAbs(reference);
-    report.add(`${golden.name} ${key}`, relativeError(values[key], reference, size < 1e-5 * largest ? largest : size), limits.op);
+    report.add(
+      `${golden.name} ${key}`,
+      relativeError(values[key], reference, size < 1e-5 * largest ? largest : size),
+      limits.op,
+    );
   }
 }

@@ -22,7 +22,10 @@ export async function adamwCase(
   { lr = 0, betas: [beta1, beta2] = [0, 0], eps, weight_decay: weightDecay = 0 }: AdamWAttributes,
   report: Report,
 ): Promise<void> {
-  const names = golden.keys(`in.${name}.`).filter((key) => /^[^_]+0$/.test(key)).map((key) => key.slice(0, -1));
+  const names = golden
+    .keys(`in.${name}.`)
+    .filter((key) => /^[^_]+0$/.test(key))
+    .map((key) => key.slice(0, -1));
   using parameters = device.parameters();
   const groups = [];
   for (const p of names) {
@@ -47,18 +50,32 @@ export async function adamwCase(
     await program.run(feeds);
     for (const [i, p] of names.entries()) {
       const { param, m, v } = groups[i];
-      const stored: Record<string, Tensor> = { [`${p}${step}`]: param, [`exp_avg_${p}${step}`]: m, [`exp_avg_sq_${p}${step}`]: v };
+      const stored: Record<string, Tensor> = {
+        [`${p}${step}`]: param,
+        [`exp_avg_${p}${step}`]: m,
+        [`exp_avg_sq_${p}${step}`]: v,
+      };
       for (const [key, leaf] of Object.entries(stored)) {
         const full = `out.${name}.${key}`;
         if (!golden.has(full)) continue;
-        report.add(`${golden.name} ${full}`, relativeError(await parameters.read(leaf), await golden.read(full)), limits.op);
+        report.add(
+          `${golden.name} ${full}`,
+          relativeError(await parameters.read(leaf), await golden.read(full)),
+          limits.op,
+        );
       }
     }
   }
 }
 
 /** Gradients scaled so that their common norm is at most the phrase's `max_norm`. */
-export async function clipCase(device: Device, golden: Golden, name: string, { op }: { op: string }, report: Report): Promise<void> {
+export async function clipCase(
+  device: Device,
+  golden: Golden,
+  name: string,
+  { op }: { op: string },
+  report: Report,
+): Promise<void> {
   const maxNorm = Number(op.match(/max_norm ([\d.]+)/)![1]);
   const keys = golden.keys(`in.${name}.`);
   const grads = keys.map((key) => golden.feed(`in.${name}.${key}`));

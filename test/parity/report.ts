@@ -16,7 +16,9 @@ export class Report {
     const ok = error <= limit;
     if (ok) this.passed++;
     else this.failed++;
-    this.print(`${ok ? 'ok  ' : 'FAIL'} ${name}  error ${error.toExponential(2)}  limit ${limit.toExponential(0)}${note && `  ${note}`}`);
+    this.print(
+      `${ok ? 'ok  ' : 'FAIL'} ${name}  error ${error.toExponential(2)}  limit ${limit.toExponential(0)}${note && `  ${note}`}`,
+    );
   }
 
   /** Something that could not be compared at all. */

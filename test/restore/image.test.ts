@@ -3,24 +3,14 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { ReflError } from '../../lib/errors.ts';
 import { writeAtomic } from '../../lib/image/files.ts';
 import { fitSquare, unfitSquare } from '../../lib/image/fit.ts';
 import { decodeImage, encodeBeside, encodePng } from '../../lib/image/picture.ts';
-import { picture, temporaryFolder } from './support.ts';
+import { distance, failure, picture, temporaryFolder } from './support.ts';
 
 const test = suite('image');
 const folder = temporaryFolder();
 const rgb = await picture(40, 30).raw().toBuffer();
-
-const failure = (promise: Promise<unknown>): Promise<ReflError> =>
-  promise.then(
-    () => assert.unreachable('it did not fail'),
-    (error) => error,
-  ) as Promise<ReflError>;
-
-/** Largest difference of any byte. */
-const distance = (a: Uint8Array, b: Uint8Array): number => a.reduce((most, v, i) => Math.max(most, Math.abs(v - b[i])), 0);
 
 test('8-bit RGB passes through a PNG unchanged, from a path, from bytes and from a sharp instance', async () => {
   const png = await encodePng({ width: 40, height: 30, data: rgb });

@@ -1,8 +1,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import sharp from 'sharp';
+import sharp, { type Sharp } from 'sharp';
 import { type OneStepConfig, OneStepRestorer } from '../../lib/diffusion/onestep.ts';
+import type { ReflError } from '../../lib/errors.ts';
 import { writeSafetensors } from '../../lib/weights/write.ts';
 
 /** A small restorer for squares of 32. Its last layer is zero and its timestep the first, so it is the identity to a grey level. */
@@ -57,7 +58,7 @@ export function temporaryFolder(): string {
 }
 
 /** Smooth colours with some structure: a picture that resampling hardly changes. */
-export function picture(width: number, height: number, channels: 3 | 4 = 3): sharp.Sharp {
+export function picture(width: number, height: number, channels: 3 | 4 = 3): Sharp {
   const data = new Uint8Array(width * height * channels);
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
@@ -65,4 +66,17 @@ export function picture(width: number, height: number, channels: 3 | 4 = 3): sha
     }
   }
   return sharp(data, { raw: { width, height, channels } });
+}
+
+/** Largest difference of any byte. */
+export const distance = (a: Uint8Array, b: Uint8Array): number => a.reduce((most, v, i) => Math.max(most, Math.abs(v - b[i])), 0);
+
+/** What a promise rejects with. */
+export async function failure(promise: Promise<unknown>): Promise<ReflError> {
+  const outcome = await promise.then(
+    () => undefined,
+    (error) => error,
+  );
+  if (!outcome) throw new Error('it did not fail');
+  return outcome;
 }

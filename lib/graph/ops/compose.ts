@@ -2,7 +2,24 @@
 import { ReflError } from '../../errors.ts';
 import { arrayOf, type TypedArray } from '../dtype.ts';
 import { constant, type Tensor } from '../tensor.ts';
-import { abs, add, affine, cast, cos, div, equal, exp, log, maximum, minimum, mul, rsqrt, sin, square, sub } from './elementwise.ts';
+import {
+  abs,
+  add,
+  affine,
+  cast,
+  cos,
+  div,
+  equal,
+  exp,
+  log,
+  maximum,
+  minimum,
+  mul,
+  rsqrt,
+  sin,
+  square,
+  sub,
+} from './elementwise.ts';
 import { concat, pad, reshape, split } from './layout.ts';
 import { amax, mean, sum } from './reduce.ts';
 import { logSoftmax } from './softmax.ts';
@@ -52,6 +69,21 @@ export function logSumExp(x: Tensor): Tensor {
 }
 
 /**
+ * exp(x) for x in [-20, 0], to the bit what PyTorch's CPU build computes in float32: the published algorithm of SLEEF's
+ * expf (two-part reduction by ln 2, polynomial of degree 7), which now and then differs from exact rounding in the last bit.
+ */
+function exp32(x: number): number {
+  const { fround } = Math;
+  const q = Math.round(x * Math.LOG2E);
+  // Products of two float32 values are exact in float64, so this rounds once, as a fused multiply-add does.
+  const fma = (a: number, b: number, c: number): number => fround(a * b + c);
+  const s = fma(q, fround(-1.428606765330187e-6), fma(q, -0.693145751953125, x));
+  const terms = [0.00139304355252534, 0.008333360776305199, 0.04166648536920547, 0.1666666716337204, 0.5];
+  const u = terms.reduce((sum, c) => fma(sum, s, fround(c)), fround(0.00019852761761285365));
+  return fround(1 + fma(fround(s * s), u, s)) * 2 ** q;
+}
+
+/**
  * Sinusoidal embedding of timesteps (Ho et al. 2020, in the order of the diffusion UNets: cosines, then sines).
  *
  * @param t [N], floating
@@ -63,7 +95,7 @@ export function timestepEmbedding(t: Tensor, dim: number, maxPeriod = 10000): Te
   // moves the angle by up to 6e-5.
   const { fround } = Math;
   const rate = fround(-Math.log(maxPeriod));
-  const frequencies = Array.from({ length: half }, (_, i) => fround(Math.exp(fround(fround(rate * i) / half))));
+  const frequencies = Array.from({ length: half }, (_, i) => exp32(fround(fround(rate * i) / half)));
   const angles = mul(reshape(t, [t.size, 1]), constantOf(frequencies, t));
   const y = concat([cos(angles), sin(angles)], 1);
   return dim % 2 ? pad(y, [0, 0], [0, 1], 'zero') : y;
@@ -82,7 +114,8 @@ export interface HaarBands {
 /** One level of the orthonormal Haar wavelet transform of an image [N, H, W, C] with even H and W. */
 export function haarWavelet(x: Tensor): HaarBands {
   const [n, h, w, c] = x.shape;
-  if (x.rank !== 4 || h % 2 || w % 2) throw new ReflError('ERR_SHAPE', `haarWavelet needs [N, even H, even W, C], got ${x}`);
+  if (x.rank !== 4 || h % 2 || w % 2)
+    throw new ReflError('ERR_SHAPE', `haarWavelet needs [N, even H, even W, C], got ${x}`);
   const [top, bottom] = split(reshape(affine(x, 0.5), [n, h / 2, 2, w, c]), 2, 2);
   const alongRow = (y: Tensor): [sum: Tensor, difference: Tensor] => {
     const [left, right] = split(reshape(y, [n, h / 2, w / 2, 2, c]), 2, 3).map((t) => reshape(t, [n, h / 2, w / 2, c]));

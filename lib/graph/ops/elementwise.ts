@@ -1,5 +1,16 @@
 import type { DType } from '../dtype.ts';
-import { check, defineOp, emit1, fail, floatOf, type Node, type OpRule, sameShape, type Shape, type Tensor } from '../tensor.ts';
+import {
+  check,
+  defineOp,
+  emit1,
+  fail,
+  floatOf,
+  type Node,
+  type OpRule,
+  type Shape,
+  sameShape,
+  type Tensor,
+} from '../tensor.ts';
 import { reshape } from './layout.ts';
 import { sum } from './reduce.ts';
 
@@ -89,7 +100,11 @@ binary('equal', () => [undefined, undefined]);
 
 /** `a` where cond is not 0, else `b`; the three broadcast. Unlike a product with a mask, the side not taken may be NaN. */
 export function where(cond: Tensor, a: Operand, b: Operand): Tensor {
-  return emit1('where', [cond, constantLike(a, typeof b === 'number' ? cond : b), constantLike(b, typeof a === 'number' ? cond : a)]);
+  return emit1('where', [
+    cond,
+    constantLike(a, typeof b === 'number' ? cond : b),
+    constantLike(b, typeof a === 'number' ? cond : a),
+  ]);
 }
 defineOp('where', {
   infer: ([cond, a, b]) => [

@@ -11,7 +11,10 @@ defineOp('embedding', {
     check(indices.dtype === 'i32', 'indices must be i32');
     return [{ shape: [...indices.shape, table.shape[1]], dtype: floatOf(table) }];
   },
-  vjp: ({ inputs: [table, indices] }, [g]) => [emit1('embeddingGrad', [indices, g], { rows: table!.shape[0] }), undefined],
+  vjp: ({ inputs: [table, indices] }, [g]) => [
+    emit1('embeddingGrad', [indices, g], { rows: table!.shape[0] }),
+    undefined,
+  ],
 });
 defineOp('embeddingGrad', {
   infer: ([indices, dy], { rows }) => {

@@ -1,4 +1,14 @@
-import { check, defineOp, emit1, emitNode, floatOf, type Node, type OpRule, sameShape, type Tensor } from '../tensor.ts';
+import {
+  check,
+  defineOp,
+  emit1,
+  emitNode,
+  floatOf,
+  type Node,
+  type OpRule,
+  sameShape,
+  type Tensor,
+} from '../tensor.ts';
 
 const scalarOver: OpRule['infer'] = (tensors) => {
   check(tensors.length > 0, 'needs at least one tensor');
@@ -34,7 +44,11 @@ export interface AdamWGroup {
 }
 
 /** One AdamW step (decoupled weight decay, bias correction; PyTorch's formula) over all groups, in place. */
-export const adamw = (feeds: AdamWFeeds, groups: readonly AdamWGroup[], { beta1 = 0.9, beta2 = 0.999, eps = 1e-8 } = {}): Node =>
+export const adamw = (
+  feeds: AdamWFeeds,
+  groups: readonly AdamWGroup[],
+  { beta1 = 0.9, beta2 = 0.999, eps = 1e-8 } = {},
+): Node =>
   emitNode(
     'adamw',
     [feeds.lr, feeds.step, feeds.scale, feeds.ok, ...groups.flatMap(({ param, grad, m, v }) => [param, grad, m, v])],
@@ -63,7 +77,9 @@ const updating = (scalars: number, size: number): OpRule => ({
       inputs.slice(0, scalars).every((t) => t.size === 1),
       `the first ${scalars} inputs must have one element`,
     );
-    groups.forEach((t, i) => check(sameShape(t.shape, groups[i - (i % size)].shape), `input ${scalars + i} differs in shape`));
+    for (const [i, t] of groups.entries()) {
+      check(sameShape(t.shape, groups[i - (i % size)].shape), `input ${scalars + i} differs in shape`);
+    }
     const decays = weightDecay as readonly number[] | undefined;
     check(!decays || decays.length === groups.length / size, 'needs one weight decay a group');
     return [];

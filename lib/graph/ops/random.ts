@@ -16,7 +16,10 @@ export const randomNormal = (state: Tensor, shape: Shape, dtype: DType = 'f32'):
 
 const drawn: OpRule = {
   infer: ([state], { shape, dtype }) => {
-    check(state.dtype === 'i32' && state.size === 4, 'the state must be an i32 [4]: seed low, seed high, stream, offset');
+    check(
+      state.dtype === 'i32' && state.size === 4,
+      'the state must be an i32 [4]: seed low, seed high, stream, offset',
+    );
     return [{ shape: shape as Shape, dtype: dtype as DType }];
   },
 };

@@ -55,7 +55,8 @@ defineOp('amax', {
 });
 
 /** Index (i32) of the largest element along `axis`, which goes; the first one where several are equal. */
-export const argmax = (x: Tensor, axis: number): Tensor => emit1('argmax', [x], { axis: axis < 0 ? axis + x.rank : axis });
+export const argmax = (x: Tensor, axis: number): Tensor =>
+  emit1('argmax', [x], { axis: axis < 0 ? axis + x.rank : axis });
 defineOp('argmax', {
   infer: ([x], attrs) => {
     const axis = attrs.axis as number;

@@ -1,0 +1,261 @@
+// Convolution and its two gradients as products of gemm.h over image patches (patches.h): no patch matrix in memory.
+//
+//   conv2d            y[pixel, o]        = patches(x)[pixel, (ky, kx, c)]      * w[(ky, kx, c), o] + bias[o]
+//   conv2dGradInput   dx[pixel, c]       = patches(dy)[pixel, (ky, kx, o)]     * w[(ky, kx, o), c], kernel turned round
+//   conv2dGradWeight  dw[o, (ky, kx, c)] = dy[pixel, o]^T * patches(x)[pixel, (ky, kx, c)]
+//
+// Each is 2 N OH OW O C kh kw operations. Weights are packed once where frozen, else into scratch at every run. 3x3
+// convolutions of stride 1 with frozen float weights go by winograd.h where that is faster.
+#include <vector>
+
+#include "cpu/gemm.h"
+#include "cpu/patches.h"
+#include "cpu/winograd.h"
+
+namespace refl::REFL_ISA {
+
+namespace {
+
+struct Conv {
+  int64_t batch, height, width, channels;           // x
+  int64_t outHeight, outWidth, outChannels;         // y
+  int64_t kernelHeight, kernelWidth;
+  int64_t strideY, strideX, top, left;
+
+  int64_t taps() const { return kernelHeight * kernelWidth; }
+  int64_t pixels() const { return batch * outHeight * outWidth; }
+  Patches patches() const {
+    return {height,  width,   channels, channels, outHeight, outWidth,
+            strideY, strideX, top,      left,     kernelHeight, kernelWidth};
+  }
+};
+
+Conv convOf(const NodeSpec& node, const Shape& x, const Shape& y, int64_t kernelHeight, int64_t kernelWidth) {
+  const auto stride = node.integers("stride"), padding = node.integers("padding");
+  return {x[0], x[1], x[2], x[3], y[1], y[2], y[3], kernelHeight, kernelWidth, stride[0], stride[1], padding[0], padding[1]};
+}
+
+// One product of a convolution: the patches on its left, its weights as a packed matrix, and where rows of its result go.
+// A gradient by the input with stride has one for every phase of pixel positions, each with the taps that reach it.
+struct Phase {
+  Patches patches;
+  std::vector<int64_t> taps;  // offsets of the kernel's taps in an [kh, kw] plane, in the patches' order
+  int64_t y, x, stepY, stepX;  // pixel of the first row, and the distance of rows
+  int64_t packedAt;            // elements before its packed weights
+};
+
+// What a packed weight matrix is made of: [taps x inner, columns] with the strides of OIHW.
+struct Weights {
+  int64_t inner, innerStride, columns, columnStride;
+};
+
+template <class T>
+void packWeights(const Weights& w, const std::vector<int64_t>& taps, const T* from, T* to) {
+  const auto count = static_cast<int64_t>(taps.size()), depth = count * w.inner;
+  parallelFor(ceilDiv(w.columns, kPanel<T>), 1, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * kPanel<T>, columns = std::min(w.columns, end * kPanel<T>) - first;
+    panels<T>(columns, [&](int64_t j, int64_t filled, int64_t width) {
+      T* panel = to + (first + j) * depth;
+      const T* source = from + (first + j) * w.columnStride;
+      for (int64_t k = 0; k < w.inner; k++) {
+        for (int64_t t = 0; t < count; t++) {
+          T* row = panel + (t * w.inner + k) * width;
+          const T* tap = source + k * w.innerStride + taps[static_cast<size_t>(t)];
+          for (int64_t i = 0; i < filled; i++) row[i] = tap[i * w.columnStride];
+          std::fill(row + filled, row + width, T(0));
+        }
+      }
+    });
+  });
+}
+
+// Binds products that share the input in[image], the weights in[1] and the output. The rows of `result` are pixels of
+// [batch, height, width, columns].
+template <class T>
+Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> phases, const std::string& key, int64_t batch,
+                 int64_t height, int64_t width, bool hasBias) {
+  const int64_t threads = omp_get_max_threads();
+  Buffer* frozen = weight.frozen ? weight.buffer : nullptr;
+  int64_t packedElements = 0;
+  for (Phase& phase : phases) {
+    phase.packedAt = packedElements;
+    packedElements += packedSize<T>(w.columns, phase.patches.depth());
+  }
+  packedElements = roundUp(packedElements, kLanes<T>);
+  const int64_t each = regionScratch<T>(true);
+  const auto pack = [w, phases](const T* from, T* to) {
+    for (const Phase& phase : phases) packWeights(w, phase.taps, from, to + phase.packedAt);
+  };
+
+  const auto run = [=](const Args& args) {
+    const T* from = args.in[1].as<T>();
+    T* scratch = reinterpret_cast<T*>(args.scratch);
+    std::shared_ptr<void> kept;
+    T* packed = scratch + threads * each;
+    if (frozen) {
+      kept = frozen->packed(key, [&] {
+        auto memory = allocate(static_cast<size_t>(packedElements) * sizeof(T), "packed weights");
+        pack(from, reinterpret_cast<T*>(memory.get()));
+        return memory;
+      });
+      packed = static_cast<T*>(kept.get());
+    } else {
+      pack(from, packed);
+    }
+    const T* bias = hasBias ? args.in[2].as<T>() : nullptr;
+    for (const Phase& phase : phases) {
+      const Patches& p = phase.patches;
+      const int64_t pixels = batch * p.rows * p.columns;
+      const Grid grid = gridOf<T>(pixels, w.columns, threads, true);
+      parallelFor(grid.rows * grid.columns, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t cell = begin; cell < end; cell++) {
+          const Range rows = partOf(pixels, kTileRows, cell / grid.columns, grid.rows);
+          const Range columns = partOf(w.columns, kPanel<T>, cell % grid.columns, grid.columns);
+          const auto a = [&](int64_t row, int64_t count, int64_t k, int64_t depth, T* to, int64_t ld) {
+            copyPatches(p, args.in[0].as<T>(), rows.begin + row, count, k, depth, to, ld);
+          };
+          const auto c = [&](int64_t row) {
+            const int64_t at = rows.begin + row, x = at % p.columns, y = at / p.columns % p.rows;
+            const int64_t line = at / (p.rows * p.columns) * height + phase.y + y * phase.stepY;
+            return args.out[0].as<T>() + (line * width + phase.x + x * phase.stepX) * w.columns + columns.begin;
+          };
+          const Packed<T> b{packed + phase.packedAt + columns.begin * p.depth(), p.depth()};
+          gemmRegion(rows.size(), columns.size(), p.depth(), a, b, bias ? bias + columns.begin : nullptr, c,
+                     scratch + each * omp_get_thread_num());
+        }
+      });
+    }
+  };
+  return {run, static_cast<size_t>(threads * each + (frozen ? 0 : packedElements)) * sizeof(T)};
+}
+
+// The pixels of dx at one position modulo the stride, along one axis: pixel first + i * stride gets, from output i + j -
+// before, the taps in their order.
+struct Axis {
+  int64_t count, before;
+  std::vector<int64_t> taps;
+};
+
+Axis phaseAxis(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t first) {
+  Axis axis{ceilDiv(size - first, stride), 0, {}};
+  for (int64_t tap = kernel - 1; tap >= 0; tap--) {
+    if ((first + padding - tap) % stride == 0) axis.taps.push_back(tap);
+  }
+  // The largest tap meets the earliest output, number (first + padding - tap) / stride.
+  if (!axis.taps.empty()) axis.before = -(first + padding - axis.taps[0]) / stride;
+  return axis;
+}
+
+std::vector<Phase> inputPhases(const Conv& conv) {
+  std::vector<Phase> phases;
+  for (int64_t y = 0; y < std::min(conv.strideY, conv.height); y++) {
+    const Axis rows = phaseAxis(conv.height, conv.kernelHeight, conv.strideY, conv.top, y);
+    for (int64_t x = 0; x < std::min(conv.strideX, conv.width); x++) {
+      const Axis columns = phaseAxis(conv.width, conv.kernelWidth, conv.strideX, conv.left, x);
+      const auto kh = static_cast<int64_t>(rows.taps.size()), kw = static_cast<int64_t>(columns.taps.size());
+      Phase phase{{conv.outHeight, conv.outWidth, conv.outChannels, conv.outChannels, rows.count, columns.count, 1, 1,
+                   rows.before, columns.before, kh, kw},
+                  {}, y, x, conv.strideY, conv.strideX, 0};
+      for (int64_t ky : rows.taps) {
+        for (int64_t kx : columns.taps) phase.taps.push_back(ky * conv.kernelWidth + kx);
+      }
+      phases.push_back(std::move(phase));
+    }
+  }
+  return phases;
+}
+
+// A block of rows of dw by a chunk of input channels is a task: its sums over all pixels stay in the cache until they
+// are written, in OIHW order.
+template <class T>
+Bound bindGradWeight(const Conv& conv) {
+  const int64_t threads = omp_get_max_threads(), taps = conv.taps();
+  const int64_t chunk = std::min(conv.channels, roundUp(std::max<int64_t>(1, 576 / taps), kPanel<T>));
+  const int64_t chunks = ceilDiv(conv.channels, chunk);
+  int64_t height = std::min(kBlockRows, conv.outChannels);
+  while (height > 2 * kTileRows && ceilDiv(conv.outChannels, height) * chunks < 2 * threads) height = ceilDiv(height, 2);
+  const int64_t blocks = ceilDiv(conv.outChannels, height);
+  const int64_t each = regionScratch<T>(false) + roundUp(height * chunk * taps, kLanes<T>);
+
+  const auto run = [=](const Args& args) {
+    const T *x = args.in[0].as<T>(), *dy = args.in[1].as<T>();
+    T* dw = args.out[0].as<T>();
+    parallelFor(blocks * chunks, 1, [&](int64_t begin, int64_t end) {
+      T* scratch = reinterpret_cast<T*>(args.scratch) + each * omp_get_thread_num();
+      T* sums = scratch + regionScratch<T>(false);
+      for (int64_t task = begin; task < end; task++) {
+        const Range outs = partOf(conv.outChannels, 1, task / chunks, blocks);
+        const Range ins = partOf(conv.channels, chunk, task % chunks, chunks);
+        const int64_t columns = taps * ins.size();
+        Patches p = conv.patches();
+        p.channels = ins.size();
+        const auto a = [&](int64_t row, int64_t count, int64_t k, int64_t depth, T* to, int64_t ld) {
+          for (int64_t i = 0; i < depth; i++) {
+            const T* from = dy + (k + i) * conv.outChannels + outs.begin + row;
+            for (int64_t o = 0; o < count; o++) to[o * ld + i] = from[o];
+          }
+        };
+        const auto b = [&](int64_t column, int64_t count, int64_t k, int64_t depth, T* to) {
+          T line[kBlockColumns + kPanel<T>] = {};
+          for (int64_t i = 0; i < depth; i++) {
+            copyPatches(p, x + ins.begin, k + i, 1, column, count, line, 0);
+            panels<T>(count, [&](int64_t j, int64_t, int64_t width) { std::copy_n(line + j, width, to + j * depth + i * width); });
+          }
+        };
+        const auto c = [&](int64_t row) { return sums + row * columns; };
+        gemmRegion<T>(outs.size(), columns, conv.pixels(), a, b, nullptr, c, scratch);
+        for (int64_t o = 0; o < outs.size(); o++) {
+          T* to = dw + ((outs.begin + o) * conv.channels + ins.begin) * taps;
+          for (int64_t i = 0; i < ins.size(); i++) {
+            for (int64_t t = 0; t < taps; t++) to[i * taps + t] = sums[o * columns + t * ins.size() + i];
+          }
+        }
+      }
+    });
+  };
+  return {run, static_cast<size_t>(threads * each) * sizeof(T)};
+}
+
+}  // namespace
+
+Bound bindConv2d(const NodeSpec& node) {
+  const Operand &x = node.inputs[0], &weight = node.inputs[1], &y = node.outputs[0];
+  const Conv conv = convOf(node, x.shape, y.shape, weight.dim(2), weight.dim(3));
+  const bool bias = node.inputs[2].present;
+  const Winograd winograd{conv.batch, conv.height, conv.width, conv.channels, conv.outHeight, conv.outWidth,
+                          conv.outChannels, conv.top, conv.left, false};
+  if (y.dtype == DType::f32 && weight.frozen && conv.strideY == 1 && conv.strideX == 1 && winograd.pays(conv.kernelHeight, conv.kernelWidth)) {
+    return bindWinograd(winograd, weight.buffer, bias);
+  }
+  Phase phase{conv.patches(), {}, 0, 0, 1, 1, 0};
+  for (int64_t t = 0; t < conv.taps(); t++) phase.taps.push_back(t);
+  const Weights w{conv.channels, conv.taps(), conv.outChannels, conv.channels * conv.taps()};
+  return onFloat(y.dtype, node, [&](auto tag) {
+    return bindPhases<decltype(tag)>(weight, w, {phase}, "conv2d", conv.batch, conv.outHeight, conv.outWidth, bias);
+  });
+}
+
+Bound bindConv2dGradInput(const NodeSpec& node) {
+  const Operand &dy = node.inputs[0], &weight = node.inputs[1], &dx = node.outputs[0];
+  const Conv conv = convOf(node, dx.shape, dy.shape, weight.dim(2), weight.dim(3));
+  // With stride 1 this is the convolution of dy with the kernel turned round, padded by what is left of its extent.
+  const Winograd winograd{conv.batch, conv.outHeight, conv.outWidth, conv.outChannels, conv.height, conv.width,
+                          conv.channels, conv.kernelHeight - 1 - conv.top, conv.kernelWidth - 1 - conv.left, true};
+  if (dx.dtype == DType::f32 && weight.frozen && conv.strideY == 1 && conv.strideX == 1 && winograd.pays(conv.kernelHeight, conv.kernelWidth)) {
+    return bindWinograd(winograd, weight.buffer, false);
+  }
+  const std::string key = "conv2dGradInput " + std::to_string(conv.strideY) + " " + std::to_string(conv.strideX) + " " +
+                          std::to_string(conv.top % conv.strideY) + " " + std::to_string(conv.left % conv.strideX);
+  const Weights w{conv.outChannels, conv.channels * conv.taps(), conv.channels, conv.taps()};
+  return onFloat(dx.dtype, node, [&](auto tag) {
+    return bindPhases<decltype(tag)>(weight, w, inputPhases(conv), key, conv.batch, conv.height, conv.width, false);
+  });
+}
+
+Bound bindConv2dGradWeight(const NodeSpec& node) {
+  const auto kernel = node.integers("kernel");
+  const Conv conv = convOf(node, node.inputs[0].shape, node.inputs[1].shape, kernel[0], kernel[1]);
+  return onFloat(node.outputs[0].dtype, node, [&](auto tag) { return bindGradWeight<decltype(tag)>(conv); });
+}
+
+}  // namespace refl::REFL_ISA

@@ -1,0 +1,49 @@
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { Progress, clock } from '../../lib/cli/progress.ts';
+import { refl } from './support.ts';
+
+const test = suite('cli');
+
+test('doctor says what was found, and why CUDA is not used', async () => {
+  const { stdout, stderr } = await refl(['doctor', '--json']);
+  assert.is(stderr, '');
+  const findings = new Map(stdout.trim().split('\n').map((line) => JSON.parse(line)).map((finding) => [finding.what, finding]));
+  assert.is(findings.get('node').found.split(' ')[0], process.version);
+  assert.ok(findings.get('addon').ok, findings.get('addon').found);
+  assert.ok(findings.get('cpu').ok);
+  assert.match(findings.get('onednn').found, /^\d+\.\d+\.\d+$|plain loops/);
+  assert.match(findings.get('cuda').found, /usable/);
+});
+
+test('--version and --help answer and succeed', async () => {
+  const version = await refl(['--version']);
+  assert.equal([version.code, version.stderr], [0, '']);
+  assert.match(version.stdout, /^\d+\.\d+\.\d+\n$/);
+  const help = await refl(['restore', '--help']);
+  assert.is(help.code, 0);
+  for (const flag of ['--out', '--aligned', '--model', '--device', '--threads', '--batch', '--compare', '--json', '--config']) {
+    assert.match(help.stdout, new RegExp(flag));
+  }
+});
+
+test('a time left is readable', () => {
+  assert.equal([0, 9.6, 65, 3599, 3661].map(clock), ['0:00', '0:10', '1:05', '59:59', '1:01:01']);
+});
+
+test('no progress is drawn where there is no terminal', () => {
+  const { write } = process.stderr;
+  let drawn = '';
+  process.stderr.write = (text: string) => {
+    drawn += text;
+    return true;
+  };
+  try {
+    new Progress(3, 'pictures').update(1);
+  } finally {
+    process.stderr.write = write;
+  }
+  assert.is(drawn, '');
+});
+
+test.run();

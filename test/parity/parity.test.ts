@@ -1,0 +1,60 @@
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { openSafetensors, readTensor } from '../../lib/weights/safetensors.ts';
+import { type Source, writeSafetensors } from '../../lib/weights/write.ts';
+import { runParity } from './suites.ts';
+
+const folder = fileURLToPath(new URL('../../../shared/golden/', import.meta.url));
+const whereThere = existsSync(folder) ? test : test.skip;
+
+const files = ['ops', 'unet_tiny', 'controlnet_tiny', 'vae_tiny', 'swinir_tiny', 'lora_tiny'];
+
+async function parity(paths: string[]): Promise<{ lines: string[]; passed: number; failures: string[] }> {
+  const lines: string[] = [];
+  const { passed, failed } = await runParity(paths, (line) => lines.push(line));
+  const failures = lines.filter((line) => line.startsWith('FAIL'));
+  assert.is(failures.length, failed);
+  return { lines, passed, failures };
+}
+
+for (const name of files) {
+  whereThere(`${name} agrees with PyTorch`, async () => {
+    const { passed, failures } = await parity([join(folder, `${name}.safetensors`)]);
+    assert.equal(failures, []);
+    assert.ok(passed > 10, `only ${passed} tensors were compared`);
+  });
+}
+
+whereThere('a wrong number, a missing output and an unknown name fail', async () => {
+  const temporary = await mkdtemp(join(tmpdir(), 'refl-parity-'));
+  try {
+    const original = await openSafetensors(join(folder, 'lora_tiny.safetensors'));
+    const tensors = new Map<string, Source>();
+    for (const [key, { shape, dtype }] of original.entries) {
+      const data = await readTensor(original, key);
+      if (key === 'out.y') data[7] += 1e-3;
+      tensors.set(key === 'out.conv' ? 'out.other' : key, { shape, dtype: dtype as 'F32', data: () => data });
+    }
+    const changed = join(temporary, 'lora_changed.safetensors');
+    await writeSafetensors(changed, tensors, original.metadata);
+    const { failures } = await parity([changed]);
+    assert.ok(failures.some((line) => line.includes('out.y ')));
+    assert.ok(failures.some((line) => line.includes('out.other')));
+
+    const unknown = join(temporary, 'nothing.safetensors');
+    await writeFile(unknown, '');
+    assert.match((await parity([unknown])).failures[0], /names no known module/);
+    const truncated = join(temporary, 'unet_truncated.safetensors');
+    await writeFile(truncated, 'x');
+    assert.match((await parity([truncated])).failures[0], /no safetensors file/);
+  } finally {
+    await rm(temporary, { recursive: true });
+  }
+});
+
+test.run();

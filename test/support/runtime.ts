@@ -1,0 +1,61 @@
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import * as assert from 'uvu/assert';
+import { add } from '../../lib/graph/ops/elementwise.ts';
+import { matmul } from '../../lib/graph/ops/matmul.ts';
+import { constant, input, scope, type Tensor } from '../../lib/graph/tensor.ts';
+
+const SIDE = 512;
+const identity = Float32Array.from({ length: SIDE * SIDE }, (_, i) => (i % (SIDE + 1) === 0 ? 1 : 0));
+
+/** x + steps for a square x of side 512, by a product with the identity in each: milliseconds a step, each a segment. */
+export function countUp(x: Tensor, steps: number): Tensor {
+  const one = constant(identity, [SIDE, SIDE], 'f32');
+  return Array.from({ length: steps }).reduce<Tensor>((t, _, i) => scope(`step${i}`, () => add(matmul(t, one), 1)), x);
+}
+
+/** A program that lasts for `steps` times a millisecond or a few. */
+export const longRun = (steps: number): { outputs: { y: Tensor } } => ({ outputs: { y: countUp(input('x', [SIDE, SIDE]), steps) } });
+
+export const longFeeds = { x: new Float32Array(SIDE * SIDE) };
+
+/** The `code` of what `fn` throws or rejects with; fails when it does neither. */
+export async function codeOf(fn: () => unknown): Promise<unknown> {
+  try {
+    await fn();
+  } catch (error) {
+    return (error as { code?: unknown }).code;
+  }
+  return assert.unreachable('nothing was thrown');
+}
+
+export interface Ended {
+  code: number | null;
+  signal: string | null;
+  output: string;
+  /** Seconds from the last output to the end. */
+  lingered: number;
+}
+
+/** Runs test/runtime/children/NAME.ts in a process of its own, and kills it after a minute. */
+export function child(name: string, ...args: string[]): Promise<Ended> {
+  const file = fileURLToPath(new URL(`../runtime/children/${name}.ts`, import.meta.url));
+  const started = spawn(process.execPath, ['--expose-gc', '--import', 'tsx', file, ...args], { timeout: 60_000 });
+  let output = '';
+  let last = performance.now();
+  for (const stream of [started.stdout, started.stderr]) {
+    stream.setEncoding('utf8').on('data', (text) => {
+      output += text;
+      last = performance.now();
+    });
+  }
+  return new Promise((resolve) => {
+    started.on('close', (code, signal) => resolve({ code, signal, output, lingered: (performance.now() - last) / 1000 }));
+  });
+}
+
+/** Asserts that a child ended by itself, without an error. */
+export function ended({ code, signal, output }: Ended): void {
+  assert.is(signal, null, `ended by ${signal}: ${output}`);
+  assert.is(code, 0, output);
+}

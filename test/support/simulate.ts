@@ -1,0 +1,113 @@
+// An independent reading of a lowered program: walks its nodes over a model of memory that records whose bytes each line of
+// the arena holds, and asserts that every read finds what was written for it. It shares no code with lib/graph/program.ts.
+import * as assert from 'uvu/assert';
+import type { Graph, ProgramSpec } from '../../lib/graph/program.ts';
+import { opTable } from '../../lib/graph/table.ts';
+import type { Node, Tensor } from '../../lib/graph/tensor.ts';
+
+const LINE = 64;
+const widths = { f32: 4, f64: 8, i32: 4, u8: 1 };
+
+const bytesOf = (t: Tensor): number => t.shape.reduce((a, b) => a * b, 1) * widths[t.dtype];
+const isView = (node: Node): boolean => opTable[node.op].view === true;
+
+/** The tensor whose bytes `t` shows: itself, or what a chain of reshapes began with. */
+const root = (t: Tensor): Tensor => (isView(t.node) ? root(t.node.inputs[0]!) : t);
+
+/** The nodes that must run, in the order they were traced, updates last. */
+function nodesOf({ outputs, updates = [] }: Graph): Node[] {
+  const found = new Set<Node>();
+  const visit = (node: Node): void => {
+    if (found.has(node)) return;
+    found.add(node);
+    for (const t of node.inputs) if (t) visit(t.node);
+  };
+  for (const t of Object.values(outputs)) visit(t.node);
+  for (const node of updates) visit(node);
+  const computed = [...found].filter((node) => !node.leaf && !isView(node) && !updates.includes(node));
+  return [...computed.sort((a, b) => a.id - b.id), ...updates];
+}
+
+class Memory {
+  private readonly spec: ProgramSpec;
+  private readonly holds = new Map<number, Tensor>();
+
+  constructor(spec: ProgramSpec) {
+    this.spec = spec;
+  }
+
+  lines(index: number, t: Tensor): number[] {
+    const { offset, slot } = this.spec.tensors[index];
+    if (slot >= 0) return [];
+    assert.is(offset % LINE, 0);
+    assert.ok(offset >= 0 && offset + bytesOf(t) <= this.spec.arenaBytes, `${t} lies outside of the arena`);
+    return Array.from({ length: Math.ceil(bytesOf(t) / LINE) }, (_, i) => offset / LINE + i);
+  }
+
+  /** `index` is declared as `t` is, and holds it: in the arena, or as the parameter or constant of its slot. */
+  read(index: number, t: Tensor, who: string): void {
+    const { dtype, shape, slot } = this.spec.tensors[index];
+    assert.equal({ dtype, shape }, { dtype: t.dtype, shape: t.shape });
+    if (slot >= 0) assert.is(this.spec.persistent[slot].tensor, root(t), `${who} reads the wrong slot`);
+    else assert.not(['parameter', 'constant'].includes(root(t).node.leaf?.kind ?? ''), `${who}: ${t} must be persistent`);
+    for (const line of this.lines(index, t)) {
+      assert.is(this.holds.get(line), root(t), `${who} reads ${t}, whose bytes are gone`);
+    }
+  }
+
+  write(index: number, t: Tensor): void {
+    assert.is(this.spec.tensors[index].slot, -1, `${t} is written into a persistent buffer`);
+    for (const line of this.lines(index, t)) this.holds.set(line, t);
+  }
+}
+
+/** Outputs may lie on an input's bytes only where the operator's row allows it, and then wholly. */
+function checkAliasing(memory: Memory, node: Node, inputs: readonly number[], outputs: readonly number[]): void {
+  const row = opTable[node.op];
+  const written = new Map<number, number>();
+  node.outputs.forEach((y, i) => {
+    for (const line of memory.lines(outputs[i], y)) {
+      assert.not(written.has(line), `two outputs of ${node.op} share bytes`);
+      written.set(line, i);
+    }
+  });
+  let taken = 0;
+  node.inputs.forEach((x, i) => {
+    const lines = x ? memory.lines(inputs[i], x) : [];
+    if (!lines.some((line) => written.has(line))) return;
+    taken++;
+    assert.ok(row.inplace?.includes(row.inputs[i]), `${node.op} overwrites its input ${i} while it reads it`);
+    assert.equal(lines, memory.lines(outputs[0], node.outputs[0]), `${node.op} takes over a part of its input ${i}`);
+  });
+  assert.ok(taken <= 1, `${node.op} overwrites two inputs`);
+}
+
+/** Asserts that `spec` computes `graph`: same nodes in a valid order, and no read of bytes that were overwritten. */
+export function simulate(graph: Graph, spec: ProgramSpec): void {
+  const nodes = nodesOf(graph);
+  assert.equal(spec.nodes.map(({ op }) => op), nodes.map(({ op }) => op));
+  const memory = new Memory(spec);
+  const leaves = new Map<string, Tensor>();
+  for (const node of [...nodes, ...Object.values(graph.outputs).map((t) => root(t).node)]) {
+    for (const t of [...node.inputs, ...node.outputs]) {
+      const leaf = t && root(t).node.leaf;
+      if (leaf?.kind === 'input') leaves.set(leaf.name, root(t));
+    }
+  }
+  assert.equal(spec.feeds.map(({ name }) => name).sort(), [...leaves.keys()].sort());
+  for (const { name, tensor } of spec.feeds) memory.write(tensor, leaves.get(name)!);
+  // Feeds are copied in one after another: the last must not have overwritten the first.
+  for (const { name, tensor } of spec.feeds) memory.read(tensor, leaves.get(name)!, 'a feed');
+
+  nodes.forEach((node, i) => {
+    const { inputs, outputs } = spec.nodes[i];
+    node.inputs.forEach((t, k) => {
+      if (t) memory.read(inputs[k], t, `${node.op} (node ${i})`);
+      else assert.is(inputs[k], -1);
+    });
+    checkAliasing(memory, node, inputs, outputs);
+    node.outputs.forEach((t, k) => memory.write(outputs[k], t));
+  });
+  assert.equal(spec.outputs.map(({ name }) => name), Object.keys(graph.outputs));
+  for (const { name, tensor } of spec.outputs) memory.read(tensor, graph.outputs[name], `the output ${name}`);
+}
