@@ -20,8 +20,13 @@ function headers() {
 }
 
 function run(command, args) {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28 });
-  if (status !== 0) throw new Error(`${stdout ?? ''}${stderr ?? ''}${error?.message ?? ''}\n${[command, ...args].join(' ')} failed`);
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28,
+  });
+  if (status !== 0)
+    throw new Error(`${stdout ?? ''}${stderr ?? ''}${error?.message ?? ''}\n${[command, ...args].join(' ')} failed`);
   return stdout + stderr;
 }
 
@@ -74,5 +79,6 @@ await locked(() => {
   for (const line of output.split('\n')) if (/: warning:/.test(line)) console.error(line);
   // A kernel that ops.json names and no file defines shows up here, as the loader's message, and not in the first test.
   run(process.execPath, ['-e', "require('./build/Release/refl.node')"]);
-  if (/ CXX\(/.test(output)) console.log(`built build/Release/refl.node in ${((Date.now() - started) / 1000).toFixed(1)} s`);
+  if (/ CXX\(/.test(output))
+    console.log(`built build/Release/refl.node in ${((Date.now() - started) / 1000).toFixed(1)} s`);
 });

@@ -1,12 +1,13 @@
-import { readdir, realpath, stat } from 'node:fs/promises';
+import { mkdir, readdir, realpath, stat } from 'node:fs/promises';
 import { basename, extname, join, parse, resolve } from 'node:path';
 import { ReflError } from '../errors.ts';
 import { fileError } from '../image/files.ts';
 import { UsageError } from './failure.ts';
+import { Report } from './report.ts';
 
 const extensions = ['.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.gif', '.avif'];
 
-export interface Inputs {
+interface Inputs {
   readonly files: readonly string[];
   /** Inputs that could not even be looked at. */
   readonly failures: readonly { readonly input: string; readonly error: ReflError }[];
@@ -16,13 +17,14 @@ export interface Inputs {
  * The files that `paths` name: a file stands for itself whatever its name, a folder for the image files directly in it, by
  * extension and in the order of their names. A file named twice counts once.
  */
-export async function listInputs(paths: readonly string[]): Promise<Inputs> {
+async function listInputs(paths: readonly string[]): Promise<Inputs> {
   const files = new Map<string, string>();
   const failures: { input: string; error: ReflError }[] = [];
   for (const path of paths) {
     try {
       const found = (await stat(path)).isDirectory() ? await imagesIn(path) : [path];
-      for (const file of found) files.set(await realpath(file), file);
+      // A link that leads nowhere is reported when its turn comes.
+      for (const file of found) files.set(await realpath(file).catch(() => file), file);
     } catch (error) {
       failures.push({ input: path, error: error instanceof ReflError ? error : fileError('read', path, error) });
     }
@@ -42,7 +44,7 @@ async function imagesIn(folder: string): Promise<string[]> {
  *
  * @param suffixes what is written for each file, such as `.png`
  */
-export function outputNames(files: readonly string[], out: string, suffixes: readonly string[]): Map<string, string> {
+function outputNames(files: readonly string[], out: string, suffixes: readonly string[]): Map<string, string> {
   const shared = new Map<string, number>();
   for (const file of files) shared.set(parse(file).name, (shared.get(parse(file).name) ?? 0) + 1);
   const names = new Map<string, string>();
@@ -60,4 +62,24 @@ export function outputNames(files: readonly string[], out: string, suffixes: rea
     }
   }
   return names;
+}
+
+/**
+ * Everything that a command does before it opens a device: finds the files, reports inputs that are not there, names what will
+ * be written, makes the folder.
+ */
+export async function prepare(
+  inputs: readonly string[],
+  out: string,
+  json: boolean,
+  suffixes: readonly string[],
+): Promise<{ files: readonly string[]; names: ReadonlyMap<string, string>; report: Report }> {
+  const { files, failures } = await listInputs(inputs);
+  const names = outputNames(files, out, suffixes);
+  await mkdir(out, { recursive: true }).catch((error) => {
+    throw fileError('make the folder', out, error);
+  });
+  const report = new Report(files.length, json);
+  for (const { input, error } of failures) report.fail(input, error);
+  return { files, names, report };
 }

@@ -2,10 +2,13 @@
 import { readFileSync } from 'node:fs';
 import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
+import { defaultRanges } from '../data/degrade.ts';
+import { degradeCommand } from './degrade.ts';
 import { doctorCommand } from './doctor.ts';
 import { exitCodeOf, oneLine, UsageError } from './failure.ts';
 import { catchSignals, interruptCode } from './interrupt.ts';
 import { restoreCommand } from './restore.ts';
+import { trainBaseCommand } from './train.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
 
@@ -19,14 +22,27 @@ function readConfig(path: string): object {
   throw new UsageError(`${path}: the configuration must be a JSON object of options`);
 }
 
+/** Options that hold several values; yargs makes a list of any other one that is given twice. */
+const lists = ['_', 'inputs', 'sources', ...Object.keys(defaultRanges)];
+
+function single(args: Record<string, unknown>): true {
+  const twice = Object.keys(args).find((key) => key.length > 1 && Array.isArray(args[key]) && !lists.includes(key));
+  if (twice) throw new UsageError(`--${twice} takes one value`);
+  return true;
+}
+
+const missing = 'a command is missing';
+
 const cli = yargs(hideBin(process.argv))
   .scriptName('refl-native')
   .usage('$0 <command>\n\nBlind face restoration.')
   .command(restoreCommand)
+  .command('data', 'work on data sets', (data) => data.command(degradeCommand).demandCommand(1, missing))
+  .command('train', 'train models', (train) => train.command(trainBaseCommand).demandCommand(1, missing))
   .command(doctorCommand)
   .config('config', 'a JSON file of options; flags override it', readConfig)
-  .parserConfiguration({ 'duplicate-arguments-array': false })
-  .demandCommand(1, 'a command is missing')
+  .check(single)
+  .demandCommand(1, missing)
   .strict()
   .recommendCommands()
   .version(version)

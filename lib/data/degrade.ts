@@ -5,8 +5,9 @@ import { pad, reshape, slice, transpose } from '../graph/ops/layout.ts';
 import { randomNormal } from '../graph/ops/random.ts';
 import { resize } from '../graph/ops/resample.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
+import type { Rgb } from '../image/picture.ts';
 import type { Device, Program } from '../runtime/index.ts';
-import { Draws } from './draws.ts';
+import type { Draws } from './draws.ts';
 
 /** A pair of bounds: values are drawn uniformly between them. */
 export type Range = readonly [number, number];
@@ -82,12 +83,6 @@ const sideFor = ({ sigmaX, sigmaY }: Degradation): number => {
   return sides.find((side) => (side - 1) / 2 >= reach) ?? KERNEL_SIDE;
 };
 
-/** An RGB image, 8 bits a channel, row-major. */
-export interface Rgb {
-  readonly data: Uint8Array;
-  readonly width: number;
-  readonly height: number;
-}
 
 /** Both ends of the degradation: at its lowest resolution, and enlarged back to the size it came from. */
 export interface Degraded {

@@ -2,8 +2,9 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { ReflError } from '../errors.ts';
+import type { Rgb } from '../image/picture.ts';
 import type { Device } from '../runtime/index.ts';
-import { Degrader, defaultRanges, drawDegradation, type DegradeRanges, type Rgb } from './degrade.ts';
+import { Degrader, defaultRanges, type DegradeRanges, drawDegradation } from './degrade.ts';
 import { Draws } from './draws.ts';
 
 /** Where a trainer gets its batches. Batch number `step` is the same whenever it is asked for. */

@@ -1,7 +1,47 @@
-import type { Picture } from '../image/picture.ts';
+import { alignment } from '../faces/align.ts';
+import { cropFace, pasteFace } from '../faces/crop.ts';
+import type { FaceFinder } from '../faces/finder.ts';
+import type { Rgb } from '../image/picture.ts';
 import type { Device } from '../runtime/index.ts';
 import type { Plan } from './plan.ts';
+import { planTiles } from './tiles.ts';
 
-export async function planPhotograph(_device: Device, picture: Picture, _size: number): Promise<Plan> {
-  return { crops: [], notes: ['no face was found: the picture is unchanged'], compose: async () => picture };
+export interface PhotographOptions {
+  readonly device: Device;
+  readonly finder: FaceFinder;
+  /** Side of the model's squares. */
+  readonly size: number;
+  /** What lies around the faces is restored too, in tiles. */
+  readonly tile: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** No face that a detector could find has fewer pixels across. */
+const smallestFace = 16;
+/** Nor does one fill less of the longer side: the detectors see a photograph shrunk to 512 pixels. */
+const smallestPart = 1 / 64;
+
+/** The faces of a photograph are found, aligned and cut out, and pasted back where they were. */
+export async function planPhotograph(photograph: Rgb, options: PhotographOptions): Promise<Plan> {
+  const { device, finder, size, tile, signal } = options;
+  const [shorter, longer] = [photograph.width, photograph.height].sort((a, b) => a - b);
+  const hopeless = shorter < smallestFace || shorter < longer * smallestPart;
+  const maps = hopeless ? [] : (await finder.find(photograph)).map((face) => alignment(face, size));
+  const crops: Rgb[] = [];
+  for (const map of maps) {
+    signal?.throwIfAborted();
+    crops.push(await cropFace(device, photograph, map, size));
+  }
+  const around = tile ? await planTiles(photograph, size) : undefined;
+  return {
+    crops: [...crops, ...(around?.crops ?? [])],
+    faces: crops.length,
+    notes: crops.length || tile ? [] : ['no face was found: the picture is unchanged'],
+    compose: async (restored) => {
+      let image = (await around?.compose(restored.slice(crops.length))) ?? photograph;
+      // The surest face comes first, and is to lie on top where two overlap.
+      for (let i = crops.length - 1; i >= 0; i--) image = await pasteFace(device, image, restored[i], maps[i]);
+      return image;
+    },
+  };
 }

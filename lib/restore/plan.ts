@@ -5,6 +5,8 @@ import type { Picture, Rgb } from '../image/picture.ts';
 export interface Plan {
   /** Squares of the model's side. */
   readonly crops: readonly Rgb[];
+  /** How many faces are among them. */
+  readonly faces: number;
   readonly notes: readonly string[];
   /** Called with the restored crops, in order; resolves to pixels of the picture's size. */
   compose(restored: readonly Rgb[]): Promise<Rgb>;
@@ -14,5 +16,5 @@ export interface Plan {
 export async function planAligned(picture: Picture, size: number): Promise<Plan> {
   const { square, box } = await fitSquare(picture, size);
   const { width, height } = picture;
-  return { crops: [square], notes: [], compose: ([restored]) => unfitSquare(restored, box, width, height) };
+  return { crops: [square], faces: 1, notes: [], compose: ([restored]) => unfitSquare(restored, box, width, height) };
 }

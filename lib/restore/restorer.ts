@@ -1,9 +1,11 @@
 import { ReflError } from '../errors.ts';
+import { FaceFinder } from '../faces/finder.ts';
 import { decodeImage, encodePng, type ImageSource, type Picture } from '../image/picture.ts';
 import { type Device, openDevice } from '../runtime/index.ts';
 import { CropModel } from './model.ts';
 import { type Plan, planAligned } from './plan.ts';
 import { planPhotograph } from './photograph.ts';
+import { planTiles } from './tiles.ts';
 
 export interface RestorerOptions {
   /** `face-256`, which ships with the package, or the path of a .safetensors file of the same kind. */
@@ -20,6 +22,8 @@ export interface RestorerOptions {
 export interface RestoreOptions {
   /** The picture is one face, already cropped and aligned; otherwise faces are found, restored and pasted back. */
   readonly aligned?: boolean;
+  /** All of the picture is restored at its own resolution, in overlapping tiles, and faces within it as without. */
+  readonly tile?: boolean;
   /** Aborting rejects with the signal's reason, within the model's current segment. */
   readonly signal?: AbortSignal;
   /** Called with the fraction done, from 0 to 1. */
@@ -61,6 +65,8 @@ export class Restorer {
   private readonly device: Device;
   private readonly crops: CropModel;
   private readonly batch: number;
+  /** Loaded by the first photograph that is not aligned. */
+  private finder: Promise<FaceFinder> | undefined;
 
   private constructor(model: string, device: Device, crops: CropModel, batch: number) {
     this.model = model;
@@ -102,15 +108,14 @@ export class Restorer {
    */
   async restoreMany(
     sources: readonly ImageSource[],
-    { aligned = false, signal, onProgress }: RestoreOptions = {},
+    { aligned, tile, signal, onProgress }: RestoreOptions = {},
   ): Promise<PromiseSettledResult<Restored>[]> {
     const start = performance.now();
     const jobs = await Promise.allSettled(
       sources.map(async (source): Promise<Job> => {
         const picture = await decodeImage(source);
         signal?.throwIfAborted();
-        const plan = await (aligned ? planAligned(picture, this.crops.size) : planPhotograph(this.device, picture, this.crops.size));
-        return { picture, plan };
+        return { picture, plan: await this.plan(picture, { aligned, tile, signal }) };
       }),
     );
     signal?.throwIfAborted();
@@ -125,15 +130,27 @@ export class Restorer {
       const image = await encodePng(pixels, picture.alpha);
       const seconds = (performance.now() - start) / 1000;
       const notes = [...picture.notes, ...plan.notes];
-      return { image, figures: { width: picture.width, height: picture.height, faces: plan.crops.length, seconds, notes } };
+      return { image, figures: { width: picture.width, height: picture.height, faces: plan.faces, seconds, notes } };
     };
     const results = await Promise.allSettled([...jobs.map(finish), running]);
     signal?.throwIfAborted();
     return results.slice(0, -1) as PromiseSettledResult<Restored>[];
   }
 
+  private async plan(picture: Picture, { aligned, tile = false, signal }: RestoreOptions): Promise<Plan> {
+    const { device, crops: { size } } = this;
+    if (aligned) return tile ? { ...(await planTiles(picture, size)), faces: 1 } : planAligned(picture, size);
+    this.finder ??= FaceFinder.load(device);
+    return planPhotograph(picture, { device, finder: await this.finder, size, tile, signal });
+  }
+
   /** Frees the device and the model at once; runs under way reject. Safe to call twice. */
   dispose(): void {
+    this.finder?.then(
+      (finder) => finder.dispose(),
+      () => {},
+    );
+    this.finder = undefined;
     this.crops.dispose();
     this.device.dispose();
   }

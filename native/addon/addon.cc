@@ -4,6 +4,8 @@
 // an idle addon never keeps a process alive.
 #include "addon/decode.h"  // first: it configures napi.h
 
+#include <dlfcn.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -314,7 +316,15 @@ Napi::Value release(const Napi::CallbackInfo& info, Addon& addon) {
   return info.Env().Undefined();
 }
 
+// Node unloads an addon with the last worker that uses it, and the OpenMP runtime with it, whose threads may still be on
+// their way out: both stay in memory.
+void stayLoaded() {
+  Dl_info self;
+  if (dladdr(reinterpret_cast<void*>(&stayLoaded), &self)) dlopen(self.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  stayLoaded();
   env.SetInstanceData(new Addon(env));
   exports.Set("info", Napi::Function::New<guarded<describeAddon>>(env));
   exports.Set("openDevice", Napi::Function::New<guarded<openDevice>>(env));

@@ -44,25 +44,32 @@ struct Phase {
   int64_t packedAt;            // elements before its packed weights
 };
 
-// What a packed weight matrix is made of: [taps x inner, columns] with the strides of OIHW.
+// What a packed weight matrix is made of, as offsets in OIHW: [taps x inner, columns].
 struct Weights {
-  int64_t inner, innerStride, columns, columnStride;
+  int64_t inner, innerStride;
+  std::vector<int64_t> columns;
 };
+
+// `count` offsets, `stride` apart.
+std::vector<int64_t> offsets(int64_t count, int64_t stride) {
+  std::vector<int64_t> list(static_cast<size_t>(count));
+  for (size_t i = 0; i < list.size(); i++) list[i] = static_cast<int64_t>(i) * stride;
+  return list;
+}
 
 template <class T>
 void packWeights(const Weights& w, const std::vector<int64_t>& taps, const T* from, T* to) {
-  const auto count = static_cast<int64_t>(taps.size()), depth = count * w.inner;
-  parallelFor(ceilDiv(w.columns, kPanel<T>), 1, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kPanel<T>, columns = std::min(w.columns, end * kPanel<T>) - first;
-    panels<T>(columns, [&](int64_t j, int64_t filled, int64_t width) {
-      T* panel = to + (first + j) * depth;
-      const T* source = from + (first + j) * w.columnStride;
+  const auto depth = static_cast<int64_t>(taps.size()) * w.inner, all = static_cast<int64_t>(w.columns.size());
+  parallelFor(ceilDiv(all, kPanel<T>), 1, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * kPanel<T>;
+    panels<T>(std::min(all, end * kPanel<T>) - first, [&](int64_t j, int64_t count, int64_t width) {
+      const int64_t* columns = w.columns.data() + first + j;
       for (int64_t k = 0; k < w.inner; k++) {
-        for (int64_t t = 0; t < count; t++) {
-          T* row = panel + (t * w.inner + k) * width;
-          const T* tap = source + k * w.innerStride + taps[static_cast<size_t>(t)];
-          for (int64_t i = 0; i < filled; i++) row[i] = tap[i * w.columnStride];
-          std::fill(row + filled, row + width, T(0));
+        T* row = to + (first + j) * depth + k * width;
+        for (size_t t = 0; t < taps.size(); t++, row += w.inner * width) {
+          const T* tap = from + k * w.innerStride + taps[t];
+          for (int64_t i = 0; i < count; i++) row[i] = tap[columns[i]];
+          std::fill(row + count, row + width, T(0));
         }
       }
     });
@@ -74,12 +81,12 @@ void packWeights(const Weights& w, const std::vector<int64_t>& taps, const T* fr
 template <class T>
 Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> phases, const std::string& key, int64_t batch,
                  int64_t height, int64_t width, bool hasBias) {
-  const int64_t threads = omp_get_max_threads();
+  const int64_t threads = omp_get_max_threads(), columnCount = static_cast<int64_t>(w.columns.size());
   Buffer* frozen = weight.frozen ? weight.buffer : nullptr;
   int64_t packedElements = 0;
   for (Phase& phase : phases) {
     phase.packedAt = packedElements;
-    packedElements += packedSize<T>(w.columns, phase.patches.depth());
+    packedElements += packedSize<T>(columnCount, phase.patches.depth());
   }
   packedElements = roundUp(packedElements, kLanes<T>);
   const int64_t each = regionScratch<T>(true);
@@ -106,18 +113,18 @@ Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> pha
     for (const Phase& phase : phases) {
       const Patches& p = phase.patches;
       const int64_t pixels = batch * p.rows * p.columns;
-      const Grid grid = gridOf<T>(pixels, w.columns, threads, true);
+      const Grid grid = gridOf<T>(pixels, columnCount, threads, true);
       parallelFor(grid.rows * grid.columns, 1, [&](int64_t begin, int64_t end) {
         for (int64_t cell = begin; cell < end; cell++) {
           const Range rows = partOf(pixels, kTileRows, cell / grid.columns, grid.rows);
-          const Range columns = partOf(w.columns, kPanel<T>, cell % grid.columns, grid.columns);
+          const Range columns = partOf(columnCount, kPanel<T>, cell % grid.columns, grid.columns);
           const auto a = [&](int64_t row, int64_t count, int64_t k, int64_t depth, T* to, int64_t ld) {
             copyPatches(p, args.in[0].as<T>(), rows.begin + row, count, k, depth, to, ld);
           };
           const auto c = [&](int64_t row) {
             const int64_t at = rows.begin + row, x = at % p.columns, y = at / p.columns % p.rows;
             const int64_t line = at / (p.rows * p.columns) * height + phase.y + y * phase.stepY;
-            return args.out[0].as<T>() + (line * width + phase.x + x * phase.stepX) * w.columns + columns.begin;
+            return args.out[0].as<T>() + (line * width + phase.x + x * phase.stepX) * columnCount + columns.begin;
           };
           const Packed<T> b{packed + phase.packedAt + columns.begin * p.depth(), p.depth()};
           gemmRegion(rows.size(), columns.size(), p.depth(), a, b, bias ? bias + columns.begin : nullptr, c,
@@ -146,7 +153,8 @@ Axis phaseAxis(int64_t size, int64_t kernel, int64_t stride, int64_t padding, in
   return axis;
 }
 
-std::vector<Phase> inputPhases(const Conv& conv) {
+// `tapRow` is the distance of the kernel's rows in its plane.
+std::vector<Phase> inputPhases(const Conv& conv, int64_t tapRow) {
   std::vector<Phase> phases;
   for (int64_t y = 0; y < std::min(conv.strideY, conv.height); y++) {
     const Axis rows = phaseAxis(conv.height, conv.kernelHeight, conv.strideY, conv.top, y);
@@ -157,7 +165,7 @@ std::vector<Phase> inputPhases(const Conv& conv) {
                    rows.before, columns.before, kh, kw},
                   {}, y, x, conv.strideY, conv.strideX, 0};
       for (int64_t ky : rows.taps) {
-        for (int64_t kx : columns.taps) phase.taps.push_back(ky * conv.kernelWidth + kx);
+        for (int64_t kx : columns.taps) phase.taps.push_back(ky * tapRow + kx);
       }
       phases.push_back(std::move(phase));
     }
@@ -190,10 +198,8 @@ Bound bindGradWeight(const Conv& conv) {
         Patches p = conv.patches();
         p.channels = ins.size();
         const auto a = [&](int64_t row, int64_t count, int64_t k, int64_t depth, T* to, int64_t ld) {
-          for (int64_t i = 0; i < depth; i++) {
-            const T* from = dy + (k + i) * conv.outChannels + outs.begin + row;
-            for (int64_t o = 0; o < count; o++) to[o * ld + i] = from[o];
-          }
+          const T* from = dy + k * conv.outChannels + outs.begin + row;
+          transpose(depth, count, from, conv.outChannels, [&](int64_t o) { return to + o * ld; });
         };
         const auto b = [&](int64_t column, int64_t count, int64_t k, int64_t depth, T* to) {
           T line[kBlockColumns + kPanel<T>] = {};
@@ -227,9 +233,8 @@ Bound bindConv2d(const NodeSpec& node) {
   if (y.dtype == DType::f32 && weight.frozen && conv.strideY == 1 && conv.strideX == 1 && winograd.pays(conv.kernelHeight, conv.kernelWidth)) {
     return bindWinograd(winograd, weight.buffer, bias);
   }
-  Phase phase{conv.patches(), {}, 0, 0, 1, 1, 0};
-  for (int64_t t = 0; t < conv.taps(); t++) phase.taps.push_back(t);
-  const Weights w{conv.channels, conv.taps(), conv.outChannels, conv.channels * conv.taps()};
+  const Phase phase{conv.patches(), offsets(conv.taps(), 1), 0, 0, 1, 1, 0};
+  const Weights w{conv.channels, conv.taps(), offsets(conv.outChannels, conv.channels * conv.taps())};
   return onFloat(y.dtype, node, [&](auto tag) {
     return bindPhases<decltype(tag)>(weight, w, {phase}, "conv2d", conv.batch, conv.outHeight, conv.outWidth, bias);
   });
@@ -237,18 +242,30 @@ Bound bindConv2d(const NodeSpec& node) {
 
 Bound bindConv2dGradInput(const NodeSpec& node) {
   const Operand &dy = node.inputs[0], &weight = node.inputs[1], &dx = node.outputs[0];
-  const Conv conv = convOf(node, dx.shape, dy.shape, weight.dim(2), weight.dim(3));
+  Conv conv = convOf(node, dx.shape, dy.shape, weight.dim(2), weight.dim(3));
   // With stride 1 this is the convolution of dy with the kernel turned round, padded by what is left of its extent.
   const Winograd winograd{conv.batch, conv.outHeight, conv.outWidth, conv.outChannels, conv.height, conv.width,
                           conv.channels, conv.kernelHeight - 1 - conv.top, conv.kernelWidth - 1 - conv.left, true};
   if (dx.dtype == DType::f32 && weight.frozen && conv.strideY == 1 && conv.strideX == 1 && winograd.pays(conv.kernelHeight, conv.kernelWidth)) {
     return bindWinograd(winograd, weight.buffer, false);
   }
-  const std::string key = "conv2dGradInput " + std::to_string(conv.strideY) + " " + std::to_string(conv.strideX) + " " +
+  std::string key = "conv2dGradInput " + std::to_string(conv.strideY) + " " + std::to_string(conv.strideX) + " " +
                           std::to_string(conv.top % conv.strideY) + " " + std::to_string(conv.left % conv.strideX);
-  const Weights w{conv.outChannels, conv.channels * conv.taps(), conv.channels, conv.taps()};
+  const int64_t tapRow = conv.kernelWidth;
+  Weights w{conv.outChannels, conv.channels * conv.taps(), offsets(conv.channels, conv.taps())};
+  if (conv.strideX > 1 && conv.strideX == conv.kernelWidth && conv.left == 0 && conv.width == conv.outWidth * conv.strideX) {
+    // Patches that tile the image's rows: a row of a patch is one pixel of more channels, and the stride is gone.
+    w.columns.clear();
+    for (int64_t x = 0; x < conv.kernelWidth; x++) {
+      for (int64_t c = 0; c < conv.channels; c++) w.columns.push_back(c * conv.taps() + x);
+    }
+    key += " rows";
+    conv.channels *= conv.kernelWidth;
+    conv.width = conv.outWidth;
+    conv.kernelWidth = conv.strideX = 1;
+  }
   return onFloat(dx.dtype, node, [&](auto tag) {
-    return bindPhases<decltype(tag)>(weight, w, inputPhases(conv), key, conv.batch, conv.height, conv.width, false);
+    return bindPhases<decltype(tag)>(weight, w, inputPhases(conv, tapRow), key, conv.batch, conv.height, conv.width, false);
   });
 }
 

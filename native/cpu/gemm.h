@@ -113,7 +113,8 @@ void packRows(int64_t columns, int64_t depth, Row&& row, T* to) {
         store(panel, load(from));
         store(panel + kLanes<T>, load(from + kLanes<T>));
       } else {
-        for (int64_t i = 0; i < width; i++) panel[i] = i < count ? from[i] : T(0);
+        for (int64_t i = 0; i < count; i++) panel[i] = from[i];
+        for (int64_t i = count; i < width; i++) panel[i] = T(0);
       }
     }
   });
@@ -124,10 +125,21 @@ template <class T>
 void packColumns(int64_t columns, int64_t depth, const T* from, int64_t ld, T* to) {
   panels<T>(columns, [&](int64_t j, int64_t count, int64_t width) {
     T* panel = to + j * depth;
-    for (int64_t k = 0; k < depth; k++, panel += width) {
-      for (int64_t i = 0; i < count; i++) panel[i] = from[(j + i) * ld + k];
-      for (int64_t i = count; i < width; i++) panel[i] = T(0);
-    }
+    transpose(count, depth, from + j * ld, ld, [&](int64_t k) { return panel + k * width; });
+    for (int64_t k = 0; k < depth && count < width; k++) std::fill(panel + k * width + count, panel + (k + 1) * width, T(0));
+  });
+}
+
+// C (+)= A B for operands that fit the cache: `b` holds packed panels of `depth` steps, and rows of C have room for
+// whole vectors.
+template <class T>
+void multiply(int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t lda, const T* b, bool accumulate, T* c,
+              int64_t ldc) {
+  panels<T>(columns, [&](int64_t j, int64_t, int64_t width) {
+    rowGroups(rows, [&](int64_t i, int64_t group) {
+      T* first = c + i * ldc + j;
+      tileOf<T>(group, width / kLanes<T>)(depth, a + i * lda, lda, b + j * depth, accumulate ? first : nullptr, ldc, first, ldc);
+    });
   });
 }
 

@@ -176,9 +176,12 @@ std::vector<int64_t> padMap(int64_t extent, int64_t before, int64_t after, PadMo
   std::vector<int64_t> from = iota(before + extent + after, -before);
   for (int64_t& i : from) {
     if (i >= 0 && i < extent) continue;
-    if (mode == PadMode::zero) i = -1;
-    else if (mode == PadMode::replicate) i = std::clamp<int64_t>(i, 0, extent - 1);
-    else i = i < 0 ? -i : 2 * (extent - 1) - i;
+    if (mode == PadMode::zero)
+      i = -1;
+    else if (mode == PadMode::replicate)
+      i = std::clamp<int64_t>(i, 0, extent - 1);
+    else
+      i = i < 0 ? -i : 2 * (extent - 1) - i;
   }
   return from;
 }
@@ -405,9 +408,8 @@ Bound bindReshape(const NodeSpec&) {
     const auto* x = args.in[0].as<const std::byte>();
     auto* y = args.out[0].as<std::byte>();
     if (x == y) return;
-    parallelFor(args.out[0].bytes(), kGrainBytes, [&](int64_t begin, int64_t end) {
-      std::memcpy(y + begin, x + begin, end - begin);
-    });
+    parallelFor(args.out[0].bytes(), kGrainBytes,
+                [&](int64_t begin, int64_t end) { std::memcpy(y + begin, x + begin, end - begin); });
   }};
 }
 

@@ -36,10 +36,7 @@ void copyBlock(const Product& p, const T* a, int64_t row, int64_t rows, int64_t 
     for (int64_t i = 0; i < rows; i++) std::copy_n(a + (row + i) * p.depth + k, depth, to + i * ld);
     return;
   }
-  for (int64_t x = 0; x < depth; x++) {
-    const T* from = a + (k + x) * p.rows + row;
-    for (int64_t i = 0; i < rows; i++) to[i * ld + x] = from[i];
-  }
+  transpose(depth, rows, a + k * p.rows + row, p.rows, [&](int64_t i) { return to + i * ld; });
 }
 
 // Tasks are regions of the grid of each product of the batch; with many products, whole products.

@@ -40,7 +40,8 @@ struct GroupPlan {
   GroupPlan(const Operand& x, int64_t groupCount) : images(x.dim(0)), channels(x.dim(-1)), groups(groupCount) {
     perGroup = channels / groups;
     pixels = images > 0 && channels > 0 ? x.size() / (images * channels) : 0;
-    chunkPixels = std::max<int64_t>(1, kChunkBytes / static_cast<int64_t>(bytesOf(x.dtype)) / std::max<int64_t>(1, channels));
+    chunkPixels =
+        std::max<int64_t>(1, kChunkBytes / static_cast<int64_t>(bytesOf(x.dtype)) / std::max<int64_t>(1, channels));
     chunks = (pixels + chunkPixels - 1) / chunkPixels;
   }
 
@@ -113,24 +114,25 @@ void blockSums(int64_t pixels, int64_t channels, double* sums, Add&& add) {
 
 template <class T>
 void chunkMoments(const T* x, const T* pivot, int64_t pixels, int64_t channels, double* sums) {
-  blockSums<T>(pixels, channels, sums, [&](int64_t p, int64_t left, int64_t c0, int64_t n, T* __restrict a, T* __restrict b) {
-    const T *x0 = x + p * channels + c0, *k = pivot + c0;
-    if (left < 4) {
-      for (int64_t c = 0; c < n; ++c) {
-        const T d = x0[c] - k[c];
-        a[c] += d;
-        b[c] += d * d;
-      }
-      return 1;
-    }
-    const T *x1 = x0 + channels, *x2 = x1 + channels, *x3 = x2 + channels;
-    for (int64_t c = 0; c < n; ++c) {
-      const T d0 = x0[c] - k[c], d1 = x1[c] - k[c], d2 = x2[c] - k[c], d3 = x3[c] - k[c];
-      a[c] += (d0 + d1) + (d2 + d3);
-      b[c] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3);
-    }
-    return 4;
-  });
+  blockSums<T>(pixels, channels, sums,
+               [&](int64_t p, int64_t left, int64_t c0, int64_t n, T* __restrict a, T* __restrict b) {
+                 const T *x0 = x + p * channels + c0, *k = pivot + c0;
+                 if (left < 4) {
+                   for (int64_t c = 0; c < n; ++c) {
+                     const T d = x0[c] - k[c];
+                     a[c] += d;
+                     b[c] += d * d;
+                   }
+                   return 1;
+                 }
+                 const T *x1 = x0 + channels, *x2 = x1 + channels, *x3 = x2 + channels;
+                 for (int64_t c = 0; c < n; ++c) {
+                   const T d0 = x0[c] - k[c], d1 = x1[c] - k[c], d2 = x2[c] - k[c], d3 = x3[c] - k[c];
+                   a[c] += (d0 + d1) + (d2 + d3);
+                   b[c] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3);
+                 }
+                 return 4;
+               });
 }
 
 template <class T, bool kSilu>
@@ -159,8 +161,8 @@ REFL_INLINE T gradBeforeSilu(T dy, T xhat, T gamma, T beta) {
 template <class T, bool kSilu>
 void addGradSums(const T* __restrict x, const T* __restrict dy, const GradRows<T>& rows, int64_t c0, int64_t n,
                  T* __restrict sumG, T* __restrict sumGX) {
-  const T *__restrict rstd = rows.rstd + c0, *__restrict shift = rows.shift + c0;
-  const T *__restrict gamma = rows.gamma + c0, *__restrict beta = rows.beta + c0;
+  const T* __restrict rstd = rows.rstd + c0, * __restrict shift = rows.shift + c0;
+  const T* __restrict gamma = rows.gamma + c0, * __restrict beta = rows.beta + c0;
 #pragma omp simd
   for (int64_t c = 0; c < n; ++c) {
     const T xhat = x[c] * rstd[c] + shift[c];
@@ -172,8 +174,8 @@ void addGradSums(const T* __restrict x, const T* __restrict dy, const GradRows<T
 
 template <class T, bool kSilu>
 void gradRow(const T* __restrict x, const T* __restrict dy, const GradRows<T>& rows, int64_t n, T* __restrict dx) {
-  const T *__restrict rstd = rows.rstd, *__restrict shift = rows.shift, *__restrict gamma = rows.gamma;
-  const T *__restrict beta = rows.beta, *__restrict a = rows.a, *__restrict b = rows.b, *__restrict d = rows.d;
+  const T* __restrict rstd = rows.rstd, * __restrict shift = rows.shift, * __restrict gamma = rows.gamma;
+  const T* __restrict beta = rows.beta, * __restrict a = rows.a, * __restrict b = rows.b, * __restrict d = rows.d;
 #pragma omp simd
   for (int64_t c = 0; c < n; ++c) {
     const T xhat = x[c] * rstd[c] + shift[c];
@@ -228,7 +230,8 @@ Bound bindGroupNormGradOf(const NodeSpec& node) {
   const GroupPlan plan(node.inputs[0], node.integer("groups"));
   return {[plan](const Args& args) {
             const T *x = args.in[0].as<const T>(), *gamma = args.in[1].as<const T>(), *beta = args.in[2].as<const T>();
-            const T *means = args.in[3].as<const T>(), *rstds = args.in[4].as<const T>(), *dy = args.in[5].as<const T>();
+            const T *means = args.in[3].as<const T>(), *rstds = args.in[4].as<const T>(),
+                    *dy = args.in[5].as<const T>();
             T *dx = args.out[0].as<T>(), *dgamma = args.out[1].as<T>(), *dbeta = args.out[2].as<T>();
             const int64_t C = plan.channels;
             const auto tables = [&](int64_t image) { return plan.template tables<T>(args.scratch, image, 5); };
@@ -346,43 +349,44 @@ Bound bindLayerNormOf(const NodeSpec& node) {
 template <class T>
 Bound bindLayerNormGradOf(const NodeSpec& node) {
   const RowPlan plan(node.inputs[0]);
-  return {[plan](const Args& args) {
-            const T *x = args.in[0].as<const T>(), *gamma = args.in[1].as<const T>();
-            const T *means = args.in[2].as<const T>(), *rstds = args.in[3].as<const T>(), *dy = args.in[4].as<const T>();
-            T *dx = args.out[0].as<T>(), *dgamma = args.out[1].as<T>(), *dbeta = args.out[2].as<T>();
-            T* partials = reinterpret_cast<T*>(args.scratch);  // per block: sums of dy * xhat, then of dy
-            const int64_t C = plan.channels;
-            plan.eachBlock([&](int64_t block, int64_t first, int64_t last) {
-              T *__restrict sumGX = partials + block * 2 * C, *__restrict sumG = sumGX + C;
-              std::fill_n(sumGX, 2 * C, T{0});
-              for (int64_t row = first; row < last; ++row) {
-                const T *v = x + row * C, *g = dy + row * C;
-                const T mean = means[row], rstd = rstds[row];
-                const double sum = laneSum<T>(C, [&](int64_t c) { return g[c] * gamma[c]; });
-                const double sumX = laneSum<T>(C, [&](int64_t c) { return g[c] * gamma[c] * ((v[c] - mean) * rstd); });
-                const T b = static_cast<T>(sum / static_cast<double>(C)), d = static_cast<T>(sumX / static_cast<double>(C));
-                T* __restrict out = dx + row * C;
-                for (int64_t c = 0; c < C; ++c) {
-                  const T xhat = (v[c] - mean) * rstd;
-                  sumGX[c] += g[c] * xhat;
-                  sumG[c] += g[c];
-                  out[c] = rstd * (g[c] * gamma[c] - b - xhat * d);
-                }
-              }
-            });
-            parallelFor(C, 1 + 8192 / (plan.blocks + 1), [&](int64_t begin, int64_t end) {
-              for (int64_t c = begin; c < end; ++c) {
-                double sumGX = 0, sumG = 0;
-                for (int64_t block = 0; block < plan.blocks; ++block) {
-                  sumGX += partials[block * 2 * C + c];
-                  sumG += partials[block * 2 * C + C + c];
-                }
-                dgamma[c] = static_cast<T>(sumGX);
-                dbeta[c] = static_cast<T>(sumG);
-              }
-            });
-          },
-          static_cast<size_t>(plan.blocks * 2 * plan.channels) * sizeof(T)};
+  return {
+      [plan](const Args& args) {
+        const T *x = args.in[0].as<const T>(), *gamma = args.in[1].as<const T>();
+        const T *means = args.in[2].as<const T>(), *rstds = args.in[3].as<const T>(), *dy = args.in[4].as<const T>();
+        T *dx = args.out[0].as<T>(), *dgamma = args.out[1].as<T>(), *dbeta = args.out[2].as<T>();
+        T* partials = reinterpret_cast<T*>(args.scratch);  // per block: sums of dy * xhat, then of dy
+        const int64_t C = plan.channels;
+        plan.eachBlock([&](int64_t block, int64_t first, int64_t last) {
+          T* __restrict sumGX = partials + block * 2 * C, * __restrict sumG = sumGX + C;
+          std::fill_n(sumGX, 2 * C, T{0});
+          for (int64_t row = first; row < last; ++row) {
+            const T *v = x + row * C, *g = dy + row * C;
+            const T mean = means[row], rstd = rstds[row];
+            const double sum = laneSum<T>(C, [&](int64_t c) { return g[c] * gamma[c]; });
+            const double sumX = laneSum<T>(C, [&](int64_t c) { return g[c] * gamma[c] * ((v[c] - mean) * rstd); });
+            const T b = static_cast<T>(sum / static_cast<double>(C)), d = static_cast<T>(sumX / static_cast<double>(C));
+            T* __restrict out = dx + row * C;
+            for (int64_t c = 0; c < C; ++c) {
+              const T xhat = (v[c] - mean) * rstd;
+              sumGX[c] += g[c] * xhat;
+              sumG[c] += g[c];
+              out[c] = rstd * (g[c] * gamma[c] - b - xhat * d);
+            }
+          }
+        });
+        parallelFor(C, 1 + 8192 / (plan.blocks + 1), [&](int64_t begin, int64_t end) {
+          for (int64_t c = begin; c < end; ++c) {
+            double sumGX = 0, sumG = 0;
+            for (int64_t block = 0; block < plan.blocks; ++block) {
+              sumGX += partials[block * 2 * C + c];
+              sumG += partials[block * 2 * C + C + c];
+            }
+            dgamma[c] = static_cast<T>(sumGX);
+            dbeta[c] = static_cast<T>(sumG);
+          }
+        });
+      },
+      static_cast<size_t>(plan.blocks * 2 * plan.channels) * sizeof(T)};
 }
 
 }  // namespace

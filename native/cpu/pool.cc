@@ -139,7 +139,8 @@ Bound bindMaxGrad(const NodeSpec& node) {
     const T* dy = args.in[1].as<const T>();
     T* dx = args.out[0].as<T>();
     // Within one image: rows [top, bottom) of dx, channels [c0, c0 + count) of the window (oy, ox).
-    const auto addWindow = [&](int64_t n, int64_t oy, int64_t ox, int64_t top, int64_t bottom, int64_t c0, int64_t count) {
+    const auto addWindow = [&](int64_t n, int64_t oy, int64_t ox, int64_t top, int64_t bottom, int64_t c0,
+                               int64_t count) {
       const int64_t image = n * win.h * win.w * win.c + c0;
       T best[kTile], place[kTile];
       std::fill_n(best, count, -std::numeric_limits<T>::infinity());
@@ -171,7 +172,8 @@ Bound bindMaxGrad(const NodeSpec& node) {
         const int64_t top = std::max<int64_t>(0, begin - n * win.h), bottom = std::min(win.h, end - n * win.h);
         for (int64_t oy = win.firstRow(top); oy <= win.lastRow(bottom - 1); ++oy) {
           for (int64_t ox = 0; ox < win.ow; ++ox) {
-            for (int64_t c0 = 0; c0 < win.c; c0 += kTile) addWindow(n, oy, ox, top, bottom, c0, std::min(kTile, win.c - c0));
+            for (int64_t c0 = 0; c0 < win.c; c0 += kTile)
+              addWindow(n, oy, ox, top, bottom, c0, std::min(kTile, win.c - c0));
           }
         }
       }
@@ -181,8 +183,8 @@ Bound bindMaxGrad(const NodeSpec& node) {
 
 }  // namespace
 
-#define REFL_BIND(name, impl) \
-  Bound name(const NodeSpec& node) { \
+#define REFL_BIND(name, impl)                                                                         \
+  Bound name(const NodeSpec& node) {                                                                  \
     return onFloat(node.outputs[0].dtype, node, [&](auto tag) { return impl<decltype(tag)>(node); }); \
   }
 REFL_BIND(bindAvgPool2d, bindAvg)

@@ -38,7 +38,9 @@ struct Filter {
   Mode mode;
   bool antialias;
 
-  double operator()(double x) const { return mode == Mode::bilinear ? triangle(x) : cubic(x, antialias ? -0.5 : -0.75); }
+  double operator()(double x) const {
+    return mode == Mode::bilinear ? triangle(x) : cubic(x, antialias ? -0.5 : -0.75);
+  }
   double radius() const { return mode == Mode::bilinear ? 1 : 2; }
 };
 
@@ -68,8 +70,10 @@ std::vector<std::pair<int64_t, double>> weightsAt(int64_t i, int64_t in, int64_t
   for (int64_t j = base - radius + 1; j <= base + radius; ++j) {
     const int64_t clamped = std::clamp<int64_t>(j, 0, in - 1);
     const double weight = filter(static_cast<double>(j) + 0.5 - center);
-    if (!taps.empty() && taps.back().first == clamped) taps.back().second += weight;
-    else taps.emplace_back(clamped, weight);
+    if (!taps.empty() && taps.back().first == clamped)
+      taps.back().second += weight;
+    else
+      taps.emplace_back(clamped, weight);
   }
   return taps;
 }
@@ -80,8 +84,10 @@ Taps<T> tapsOf(int64_t in, int64_t out, Filter filter, bool transposed) {
   std::vector<std::vector<std::pair<int64_t, double>>> rows(transposed ? in : out);
   for (int64_t i = 0; i < out; ++i) {
     for (const auto& [j, weight] : weightsAt(i, in, out, filter)) {
-      if (transposed) rows[j].emplace_back(i, weight);
-      else rows[i].emplace_back(j, weight);
+      if (transposed)
+        rows[j].emplace_back(i, weight);
+      else
+        rows[i].emplace_back(j, weight);
     }
   }
   Taps<T> taps;
@@ -142,7 +148,8 @@ Bound bindSeparable(const NodeSpec& node, bool transposed) {
               for (int64_t i = rows * first / shares; i < rows * last / shares; ++i) {
                 const int64_t n = i / down.rows(), r = i - n * down.rows();
                 weightedSum(down, r, x + n * height * rowSize, rowSize, sum);
-                for (int64_t p = 0; p < outWidth; ++p) weightedSum(across, p, sum, channels, y + i * outRow + p * channels);
+                for (int64_t p = 0; p < outWidth; ++p)
+                  weightedSum(across, p, sum, channels, y + i * outRow + p * channels);
               }
             });
           },
@@ -183,7 +190,7 @@ Bound bindResize(const NodeSpec& node) {
   return onFloat(node.outputs[0].dtype, node, [&](auto tag) {
     using T = decltype(tag);
     return static_cast<Mode>(node.integer("mode")) == Mode::nearest ? bindNearest<T>(node)
-                                                                     : bindSeparable<T>(node, false);
+                                                                    : bindSeparable<T>(node, false);
   });
 }
 

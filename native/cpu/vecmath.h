@@ -57,10 +57,10 @@ REFL_INLINE double exp(double x) { return std::exp(x); }
 
 REFL_INLINE float log(float x) {
   const bool tiny = x < std::numeric_limits<float>::min();
-  const int32_t b = bits<int32_t>(tiny ? x * 8388608.0f : x);
+  const uint32_t b = bits<uint32_t>(tiny ? x * 8388608.0f : x);
   // x = m 2^e with m in [sqrt(1/2), sqrt(2)).
-  const int32_t exponent = (b - 0x3f3504f3) >> 23;
-  const float f = bits<float>(b - static_cast<int32_t>(static_cast<uint32_t>(exponent) << 23)) - 1.0f;
+  const int32_t exponent = static_cast<int32_t>(b - 0x3f3504f3u) >> 23;
+  const float f = bits<float>(b - (static_cast<uint32_t>(exponent) << 23)) - 1.0f;
   const float e = static_cast<float>(exponent - (tiny ? 23 : 0));
   // (log(1 + f) - f + f^2 / 2) / f^3: 5.8e-9 relative to log(1 + f).
   const float p = poly(f, 3.333333172e-01f, -2.500082112e-01f, 2.000122602e-01f, -1.662335384e-01f, 1.420177622e-01f,

@@ -171,12 +171,7 @@ inline Bound bindWinograd(const Winograd& w, Buffer* weights, bool hasBias) {
           const int64_t width = std::min(block, w.outChannels - o);
           for (int64_t i = 0; i < 36; i++) {
             const float* matrix = u + i * packedSize<float>(w.outChannels, w.channels) + o * w.channels;
-            panels<float>(width, [&](int64_t j, int64_t, int64_t panel) {
-              rowGroups(count, [&](int64_t t, int64_t group) {
-                tileOf<float>(group, panel / kLanes<float>)(w.channels, v + (i * count + t) * ld, ld, matrix + j * w.channels,
-                                                            nullptr, 0, m + (i * count + t) * width + j, width);
-              });
-            });
+            multiply(count, width, w.channels, v + i * count * ld, ld, matrix, false, m + i * count * width, width);
           }
           winograd::transformOutput(w, m, tiles.begin, count, o, width, bias, args.out[0].as<float>());
         }

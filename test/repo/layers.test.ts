@@ -12,7 +12,7 @@ const layers = [
   ['weights', 'image'],
   ['nn'],
   ['models'],
-  ['diffusion', 'reward', 'data', 'metrics'],
+  ['diffusion', 'reward', 'data', 'metrics', 'faces'],
   ['restore', 'train', 'eval'],
   ['index.ts'],
   ['cli', 'server'],

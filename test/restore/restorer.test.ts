@@ -10,9 +10,12 @@ const test = suite('restorer');
 const folder = temporaryFolder();
 const model = join(folder, 'tiny.safetensors');
 await writeTinyModel(model);
-/** As {@link model}, but with a last layer that does something. */
+/** As {@link model}, but with a last layer and a timestep that do something. */
 const busy = join(folder, 'busy.safetensors');
-await writeTinyModel(busy, { change: (key, values) => key.startsWith('unet.out.2') && values.forEach((_, i) => (values[i] = Math.sin(i) / 4)) });
+await writeTinyModel(busy, {
+  config: { ...tinyConfig, timestep: 200 },
+  change: (key, values) => key.startsWith('unet.out.2') && values.forEach((_, i) => (values[i] = Math.sin(i) / 4)),
+});
 
 let restorer: Restorer;
 test.before(async () => {

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import * as assert from 'uvu/assert';
 import { add } from '../../lib/graph/ops/elementwise.ts';
 import { matmul } from '../../lib/graph/ops/matmul.ts';
@@ -58,4 +59,10 @@ export function child(name: string, ...args: string[]): Promise<Ended> {
 export function ended({ code, signal, output }: Ended): void {
   assert.is(signal, null, `ended by ${signal}: ${output}`);
   assert.is(code, 0, output);
+}
+
+/** Runs test/runtime/children/worker.ts in a worker thread. Node 20 gives workers no loader, so each registers tsx itself. */
+export function startWorker(...argv: string[]): Worker {
+  const [tsx, file] = ['tsx/esm/api', '../runtime/children/worker.ts'].map((name) => JSON.stringify(import.meta.resolve(name)));
+  return new Worker(`import(${tsx}).then(({ register }) => { register(); return import(${file}); })`, { eval: true, argv });
 }

@@ -1,11 +1,11 @@
-// An independent reading of a lowered program: walks its nodes over a model of memory that records whose bytes each line of
-// the arena holds, and asserts that every read finds what was written for it. It shares no code with lib/graph/program.ts.
+// An independent reading of a lowered program: walks its nodes over a model of memory that records which tensor every range
+// of the arena holds, and asserts that every read finds what was written for it. It shares no code with lib/graph/program.ts.
 import * as assert from 'uvu/assert';
 import type { Graph, ProgramSpec } from '../../lib/graph/program.ts';
 import { opTable } from '../../lib/graph/table.ts';
 import type { Node, Tensor } from '../../lib/graph/tensor.ts';
 
-const LINE = 64;
+const ALIGNMENT = 64;
 const widths = { f32: 4, f64: 8, i32: 4, u8: 1 };
 
 const bytesOf = (t: Tensor): number => t.shape.reduce((a, b) => a * b, 1) * widths[t.dtype];
@@ -28,56 +28,68 @@ function nodesOf({ outputs, updates = [] }: Graph): Node[] {
   return [...computed.sort((a, b) => a.id - b.id), ...updates];
 }
 
+interface Range {
+  readonly begin: number;
+  readonly end: number;
+}
+
+const overlap = (a: Range, b: Range): boolean => a.begin < b.end && b.begin < a.end;
+
 class Memory {
   private readonly spec: ProgramSpec;
-  private readonly holds = new Map<number, Tensor>();
+  private holds: (Range & { tensor: Tensor })[] = [];
 
   constructor(spec: ProgramSpec) {
     this.spec = spec;
   }
 
-  lines(index: number, t: Tensor): number[] {
+  /** The bytes of the arena in which `t` lies; none for a persistent or an empty tensor. */
+  range(index: number, t: Tensor): Range {
     const { offset, slot } = this.spec.tensors[index];
-    if (slot >= 0) return [];
-    assert.is(offset % LINE, 0);
-    assert.ok(offset >= 0 && offset + bytesOf(t) <= this.spec.arenaBytes, `${t} lies outside of the arena`);
-    return Array.from({ length: Math.ceil(bytesOf(t) / LINE) }, (_, i) => offset / LINE + i);
+    const bytes = bytesOf(t);
+    if (slot >= 0 || bytes === 0) return { begin: 0, end: 0 };
+    const inside = offset >= 0 && offset % ALIGNMENT === 0 && offset + bytes <= this.spec.arenaBytes;
+    if (!inside) assert.unreachable(`${t} lies at ${offset} of an arena of ${this.spec.arenaBytes}`);
+    return { begin: offset, end: offset + bytes };
   }
 
   /** `index` is declared as `t` is, and holds it: in the arena, or as the parameter or constant of its slot. */
   read(index: number, t: Tensor, who: string): void {
     const { dtype, shape, slot } = this.spec.tensors[index];
     assert.equal({ dtype, shape }, { dtype: t.dtype, shape: t.shape });
-    if (slot >= 0) assert.is(this.spec.persistent[slot].tensor, root(t), `${who} reads the wrong slot`);
-    else assert.not(['parameter', 'constant'].includes(root(t).node.leaf?.kind ?? ''), `${who}: ${t} must be persistent`);
-    for (const line of this.lines(index, t)) {
-      assert.is(this.holds.get(line), root(t), `${who} reads ${t}, whose bytes are gone`);
+    if (slot >= 0) {
+      assert.is(this.spec.persistent[slot].tensor, root(t), `${who} reads the wrong slot`);
+      return;
     }
+    assert.not(['parameter', 'constant'].includes(root(t).node.leaf?.kind ?? ''), `${who}: ${t} must be persistent`);
+    const { begin, end } = this.range(index, t);
+    const intact = begin === end || this.holds.some((r) => r.begin === begin && r.end === end && r.tensor === root(t));
+    if (!intact) assert.unreachable(`${who} reads ${t}, whose bytes are gone`);
   }
 
+  /** Whatever the bytes of `t` held before, in whole or in part, is gone. */
   write(index: number, t: Tensor): void {
     assert.is(this.spec.tensors[index].slot, -1, `${t} is written into a persistent buffer`);
-    for (const line of this.lines(index, t)) this.holds.set(line, t);
+    const range = this.range(index, t);
+    this.holds = this.holds.filter((r) => !overlap(r, range));
+    this.holds.push({ ...range, tensor: t });
   }
 }
 
 /** Outputs may lie on an input's bytes only where the operator's row allows it, and then wholly. */
 function checkAliasing(memory: Memory, node: Node, inputs: readonly number[], outputs: readonly number[]): void {
   const row = opTable[node.op];
-  const written = new Map<number, number>();
-  node.outputs.forEach((y, i) => {
-    for (const line of memory.lines(outputs[i], y)) {
-      assert.not(written.has(line), `two outputs of ${node.op} share bytes`);
-      written.set(line, i);
-    }
+  const written = node.outputs.map((y, i) => memory.range(outputs[i], y));
+  written.forEach((a, i) => {
+    assert.not(written.some((b, k) => k < i && overlap(a, b)), `two outputs of ${node.op} share bytes`);
   });
   let taken = 0;
   node.inputs.forEach((x, i) => {
-    const lines = x ? memory.lines(inputs[i], x) : [];
-    if (!lines.some((line) => written.has(line))) return;
+    const range = x ? memory.range(inputs[i], x) : { begin: 0, end: 0 };
+    if (!written.some((w) => overlap(w, range))) return;
     taken++;
     assert.ok(row.inplace?.includes(row.inputs[i]), `${node.op} overwrites its input ${i} while it reads it`);
-    assert.equal(lines, memory.lines(outputs[0], node.outputs[0]), `${node.op} takes over a part of its input ${i}`);
+    assert.equal(range, written[0], `${node.op} takes over a part of its input ${i}`);
   });
   assert.ok(taken <= 1, `${node.op} overwrites two inputs`);
 }

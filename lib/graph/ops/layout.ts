@@ -25,7 +25,12 @@ defineOp('transpose', {
     check(ok, `[${perm.join(',')}] is no permutation of ${x.rank} axes`);
     return [{ shape: perm.map((i) => x.shape[i]), dtype: x.dtype }];
   },
-  vjp: ({ inputs: [x], attrs }, [g]) => [transpose(g!, x!.shape.map((_, i) => (attrs.perm as number[]).indexOf(i)))],
+  vjp: ({ inputs: [x], attrs }, [g]) => [
+    transpose(
+      g!,
+      x!.shape.map((_, i) => (attrs.perm as number[]).indexOf(i)),
+    ),
+  ],
 });
 
 /** x repeated to `shape`: axes aligned at the end, a 1 stretches. */
@@ -79,14 +84,24 @@ defineOp('slice', {
   infer: ([x], attrs) => {
     const [start, size] = [attrs.start as Shape, attrs.size as Shape];
     const inside = (d: number, i: number) =>
-      Number.isInteger(start[i]) && Number.isInteger(size[i]) && start[i] >= 0 && size[i] >= 0 && start[i] + size[i] <= d;
+      Number.isInteger(start[i]) &&
+      Number.isInteger(size[i]) &&
+      start[i] >= 0 &&
+      size[i] >= 0 &&
+      start[i] + size[i] <= d;
     const ok = start.length === x.rank && size.length === x.rank && x.shape.every(inside);
     check(ok, `has no box [${size.join(',')}] at [${start.join(',')}]`);
     return [{ shape: size, dtype: x.dtype }];
   },
   vjp: ({ inputs: [x], attrs }, [g]) => {
     const [start, size] = [attrs.start as Shape, attrs.size as Shape];
-    return [pad(g!, start, x!.shape.map((d, i) => d - start[i] - size[i]))];
+    return [
+      pad(
+        g!,
+        start,
+        x!.shape.map((d, i) => d - start[i] - size[i]),
+      ),
+    ];
   },
 });
 
@@ -94,7 +109,13 @@ defineOp('slice', {
 export function split(x: Tensor, parts: number, axis: number): Tensor[] {
   const at = axisOf(axis, x.rank);
   const size = x.shape.map((d, i) => (i === at ? d / parts : d));
-  return Array.from({ length: parts }, (_, k) => slice(x, x.shape.map((_, i) => (i === at ? k * size[i] : 0)), size));
+  return Array.from({ length: parts }, (_, k) =>
+    slice(
+      x,
+      x.shape.map((_, i) => (i === at ? k * size[i] : 0)),
+      size,
+    ),
+  );
 }
 
 export type PadMode = 'zero' | 'reflect' | 'replicate';
@@ -137,7 +158,12 @@ defineOp('roll', {
     check(shifts.length === x.rank && shifts.every(Number.isInteger), `needs ${x.rank} whole shifts`);
     return [{ shape: x.shape, dtype: x.dtype }];
   },
-  vjp: ({ attrs }, [g]) => [roll(g!, (attrs.shifts as readonly number[]).map((s) => -s))],
+  vjp: ({ attrs }, [g]) => [
+    roll(
+      g!,
+      (attrs.shifts as readonly number[]).map((s) => -s),
+    ),
+  ],
 });
 
 /** [N, H*r, W*r, C] to [N, H, W, C*r*r]; the pixel (dy, dx) of a block becomes channel c*r*r + dy*r + dx. */

@@ -1,4 +1,4 @@
-import { check, defineOp, emit, emit1, floatOf, sameShape, type Spec, type Tensor } from '../tensor.ts';
+import { check, defineOp, emit, emit1, floatOf, type Spec, sameShape, type Tensor } from '../tensor.ts';
 
 /**
  * Group normalisation over each image's positions and each group's channels (biased variance), then the affine map.
@@ -47,9 +47,7 @@ defineOp('layerNorm', {
     const stats: Spec = { shape: x.shape.slice(0, -1), dtype };
     return [{ shape: x.shape, dtype }, stats, stats];
   },
-  vjp: ({ inputs: [x, gamma], outputs: [, mean, rstd] }, [g]) => [
-    ...emit('layerNormGrad', [x, gamma, mean, rstd, g]),
-  ],
+  vjp: ({ inputs: [x, gamma], outputs: [, mean, rstd] }, [g]) => [...emit('layerNormGrad', [x, gamma, mean, rstd, g])],
 });
 defineOp('layerNormGrad', { infer: ([x, gamma]) => [x, gamma, gamma].map(specOf) });
 

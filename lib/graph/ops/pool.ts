@@ -33,7 +33,11 @@ defineOp('avgPool2dGrad', {
  */
 export const maxPool2d = (
   x: Tensor,
-  { kernel, stride = kernel, padding = [0, 0, 0, 0] }: PoolOptions & { padding?: readonly [number, number, number, number] },
+  {
+    kernel,
+    stride = kernel,
+    padding = [0, 0, 0, 0],
+  }: PoolOptions & { padding?: readonly [number, number, number, number] },
 ): Tensor => emit1('maxPool2d', [x], { kernel, stride, padding });
 defineOp('maxPool2d', {
   infer: ([x], attrs) => [{ shape: pooledShape(x, attrs, attrs.padding as Shape), dtype: floatOf(x) }],
@@ -48,8 +52,14 @@ function pooledShape(x: Tensor, attrs: Readonly<Record<string, unknown>>, [top, 
   const [[kh, kw], [sh, sw]] = [attrs.kernel as Shape, attrs.stride as Shape];
   check(x.rank === 4, 'needs images [N, H, W, C]');
   const [n, h, w, c] = x.shape;
-  check([kh, kw, sh, sw].every((v) => Number.isInteger(v) && v > 0), 'needs a whole kernel and stride > 0');
-  check([top, bottom].every((p) => p >= 0 && p < kh) && [left, right].every((p) => p >= 0 && p < kw), 'needs padding under the kernel');
+  check(
+    [kh, kw, sh, sw].every((v) => Number.isInteger(v) && v > 0),
+    'needs a whole kernel and stride > 0',
+  );
+  check(
+    [top, bottom].every((p) => p >= 0 && p < kh) && [left, right].every((p) => p >= 0 && p < kw),
+    'needs padding under the kernel',
+  );
   const out = (size: number, kernel: number, stride: number) => Math.floor((size - kernel) / stride) + 1;
   const [oh, ow] = [out(h + top + bottom, kh, sh), out(w + left + right, kw, sw)];
   check(oh > 0 && ow > 0, `a ${kh}x${kw} window does not fit into ${h}x${w} pixels`);

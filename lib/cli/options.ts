@@ -1,0 +1,27 @@
+/** Options that several commands share, as yargs takes them. */
+export const deviceOptions = {
+  device: { requiresArg: true, describe: 'auto, cpu, cuda or cuda:N', type: 'string', default: 'auto' },
+  threads: { requiresArg: true, describe: 'threads of the CPU [all by default]', type: 'number' },
+} as const;
+
+export const fileOptions = {
+  out: { alias: 'o', requiresArg: true, describe: 'folder for the results: <name>.png for each picture', type: 'string', demandOption: true },
+  json: { describe: 'print one JSON object a picture', type: 'boolean', default: false },
+} as const;
+
+export const inputs = {
+  describe: 'image files, or folders of them',
+  type: 'string',
+  array: true,
+  default: undefined,
+  demandOption: true,
+} as const;
+
+/** What the options above become. */
+export interface FileArgs {
+  readonly inputs: string[];
+  readonly out: string;
+  readonly json: boolean;
+  readonly device: string;
+  readonly threads?: number;
+}

@@ -1,0 +1,127 @@
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import sharp from 'sharp';
+import { Degrader, type DegradeRanges, drawDegradation } from '../data/degrade.ts';
+import { Draws } from '../data/draws.ts';
+import { add, affine, cast, clamp, square, sub } from '../graph/ops/elementwise.ts';
+import { l2Normalize } from '../graph/ops/compose.ts';
+import { mean, sum } from '../graph/ops/reduce.ts';
+import { resize } from '../graph/ops/resample.ts';
+import { input, type Tensor } from '../graph/tensor.ts';
+import type { Rgb } from '../image/picture.ts';
+import { psnr, ssim } from '../metrics/fidelity.ts';
+import { FaceRecognition } from '../models/faceapi.ts';
+import { foldWeights, readManifest } from '../models/faceapi_weights.ts';
+import { type Device, evaluate, type Parameters } from '../runtime/index.ts';
+
+/** Fidelity of a picture to its original. */
+export interface Fidelity {
+  /** dB, over RGB. */
+  readonly psnr: number;
+  readonly ssim: number;
+  /** Distance of face recognition features, see {@link featureDistance}; smaller is nearer. */
+  readonly distance: number;
+}
+
+/**
+ * Distance of two faces [N, H, W, 3] in [0, 1] in the features of face-api's recognition network: at each of its four stages
+ * the squared difference of features of unit length, summed over channels and averaged over positions; the stages
+ * added; [N]. Of LPIPS's form, with another network and without learned weights: not LPIPS.
+ */
+export function featureDistance(network: FaceRecognition, a: Tensor, b: Tensor): Tensor {
+  const side = FaceRecognition.size;
+  const stages = (x: Tensor): Tensor[] =>
+    network.features(affine(clamp(resize(x, [side, side], { mode: 'bilinear', antialias: true }), 0, 1), 255));
+  const theirs = stages(b);
+  return stages(a)
+    .map((features, i) => mean(sum(square(sub(l2Normalize(features), l2Normalize(theirs[i]))), [-1]), [1, 2]))
+    .reduce((total, distance) => add(total, distance));
+}
+
+/** What is compared: the degraded picture itself, two classical remedies, and the model. */
+export const contenders = ['input', 'bicubic', 'unsharp', 'model'] as const;
+export type Contender = (typeof contenders)[number];
+
+export interface QualityRow {
+  readonly name: string;
+  readonly fidelity: Readonly<Record<Contender, Fidelity>>;
+}
+
+export interface QualityOptions {
+  readonly ranges?: DegradeRanges;
+  /** Degradations drawn for each face. */
+  readonly draws: number;
+  readonly seed: number;
+  /** Restores one degraded square. */
+  readonly restore: (degraded: Rgb) => Promise<Rgb>;
+}
+
+/**
+ * Degrades clean aligned faces (all of one square size) with seeded draws, and compares with the originals: the degraded
+ * face (enlarged bilinearly), the same enlarged bicubically from its lowest resolution, the degraded face under an unsharp
+ * mask (sharp's, sigma 2), and the restored one. One row a face and draw.
+ */
+export async function compareQuality(
+  device: Device,
+  faces: readonly { name: string; clean: Rgb }[],
+  { ranges, draws: count, seed, restore }: QualityOptions,
+): Promise<QualityRow[]> {
+  using degrader = new Degrader(device);
+  using parameters = device.parameters();
+  const { width: side } = faces[0].clean;
+  using program = await fidelityProgram(device, parameters, side);
+  const compare = async (a: Rgb, b: Rgb): Promise<Fidelity> => {
+    const values = await program.run({ a: a.data, b: b.data });
+    return { psnr: values.psnr[0], ssim: values.ssim[0], distance: values.distance[0] };
+  };
+  const rows: QualityRow[] = [];
+  for (const [index, { name, clean }] of faces.entries()) {
+    for (let draw = 0; draw < count; draw++) {
+      const { small, image } = await degrader.degrade(clean, drawDegradation(new Draws(seed, index, draw), ranges));
+      const degraded = { data: Uint8Array.from(image, (v) => v * 255 + 0.5), width: side, height: side };
+      const raw = { raw: { width: side, height: side, channels: 3 as const } };
+      const unsharp = await sharp(degraded.data, raw).sharpen({ sigma: 2 }).raw().toBuffer();
+      rows.push({
+        name,
+        fidelity: {
+          input: await compare(degraded, clean),
+          bicubic: await compare(await enlargeBicubic(device, small, side), clean),
+          unsharp: await compare({ ...degraded, data: unsharp }, clean),
+          model: await compare(await restore(degraded), clean),
+        },
+      });
+    }
+  }
+  return rows;
+}
+
+/** Averages of all rows, by contender. */
+export function meanFidelity(rows: readonly QualityRow[]): Record<Contender, Fidelity> {
+  const average = (contender: Contender, key: keyof Fidelity): number =>
+    rows.reduce((total, { fidelity }) => total + fidelity[contender][key], 0) / rows.length;
+  const of = (contender: Contender): Fidelity => ({
+    psnr: average(contender, 'psnr'),
+    ssim: average(contender, 'ssim'),
+    distance: average(contender, 'distance'),
+  });
+  return Object.fromEntries(contenders.map((c) => [c, of(c)])) as Record<Contender, Fidelity>;
+}
+
+const bytes = (name: string, h: number, w: number): Tensor => affine(cast(input(name, [1, h, w, 3], 'u8'), 'f32'), 1 / 255);
+
+async function fidelityProgram(device: Device, parameters: Parameters, side: number) {
+  const folder = join(dirname(createRequire(import.meta.url).resolve('@vladmandic/face-api/package.json')), 'model');
+  const network = new FaceRecognition().train(false);
+  const weights = foldWeights(network, await readManifest(join(folder, 'face_recognition_model-weights_manifest.json')));
+  for (const [key, { value }] of network.namedParameters()) parameters.add(value, { frozen: true, data: weights.get(key) });
+  const [a, b] = [bytes('a', side, side), bytes('b', side, side)];
+  const outputs = { psnr: psnr(a, b), ssim: ssim(a, b), distance: featureDistance(network, a, b) };
+  return device.compile({ outputs }, { parameters });
+}
+
+async function enlargeBicubic(device: Device, { data, width, height }: Rgb, side: number): Promise<Rgb> {
+  const enlarged = resize(bytes('small', height, width), [side, side], { mode: 'bicubic' });
+  const image = cast(affine(clamp(enlarged, 0, 1), 255, 0.5), 'u8');
+  const outputs = await evaluate(device, { image }, { small: data });
+  return { data: outputs.image as Uint8Array, width: side, height: side };
+}

@@ -1,0 +1,207 @@
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { cast } from '../graph/ops/elementwise.ts';
+import { reshape } from '../graph/ops/layout.ts';
+import { constant, input } from '../graph/tensor.ts';
+import { type Rgb, sharpOf } from '../image/picture.ts';
+import { FaceLandmarks, FaceRecognition, SsdDetector, TinyDetector } from '../models/faceapi.ts';
+import { foldWeights, readManifest } from '../models/faceapi_weights.ts';
+import type { Module } from '../nn/module.ts';
+import { type Device, evaluate, type Parameters, type Program } from '../runtime/index.ts';
+import { type Face, type Point, type Similarity, alignment } from './align.ts';
+import { cropFace } from './crop.ts';
+import { affinePositions, sample } from './warp.ts';
+
+type Box = Face['box'];
+
+interface Candidate {
+  readonly box: Box;
+  readonly score: number;
+}
+
+/** Scores from which a detection counts as a face; the small detector also fires on hands and folds, at up to 0.5. */
+const limits = { ssd: 0.5, tiny: 0.6 };
+/** Boxes that share more of their union, or of the smaller one, than this show one face. */
+const sameFace = { union: 0.4, smaller: 0.6 };
+/** Photographs are shrunk to this side first. The networks look at 512 pixels: more only costs memory and aliases. */
+const longestSide = 2048;
+
+const weightsFolder = join(dirname(createRequire(import.meta.url).resolve('@vladmandic/face-api/package.json')), 'model');
+
+/**
+ * Finds faces and tells persons apart, with the networks of @vladmandic/face-api on a device of ours.
+ *
+ * Two detectors look at the whole photograph, and what either is sure of counts: SSD finds small and sharp faces, the small
+ * YOLO large ones too blurred for it. A face should be at least about 1/30 of the photograph's longer side.
+ */
+export class FaceFinder {
+  private readonly device: Device;
+  private readonly parameters: Parameters;
+  private readonly programs: { readonly ssd: Program; readonly tiny: Program; readonly landmarks: Program; readonly recognition: Program };
+
+  private constructor(device: Device, parameters: Parameters, programs: FaceFinder['programs']) {
+    this.device = device;
+    this.parameters = parameters;
+    this.programs = programs;
+  }
+
+  /** Reads the four networks. Throws ERR_FILE or ERR_WEIGHTS where the package's files are missing or not as they should be. */
+  static async load(device: Device): Promise<FaceFinder> {
+    const parameters = device.parameters();
+    const add = async <M extends Module>(file: string, make: (anchors?: Float32Array) => M): Promise<M> => {
+      const stored = await readManifest(join(weightsFolder, `${file}_model-weights_manifest.json`));
+      const module = make(stored.get('Output/extra_dim')?.values);
+      const weights = foldWeights(module, stored);
+      for (const [key, { value }] of module.namedParameters()) parameters.add(value, { frozen: true, data: weights.get(key) });
+      return module;
+    };
+    try {
+      const ssd = await add('ssd_mobilenetv1', (anchors) => new SsdDetector(anchors!));
+      const tiny = await add('tiny_face_detector', () => new TinyDetector());
+      const landmarks = await add('face_landmark_68', () => new FaceLandmarks());
+      const recognition = await add('face_recognition', () => new FaceRecognition());
+      const image = (size: number) => input('image', [1, size, size, 3]);
+      const compile = async (outputs: object): Promise<Program> => device.compile({ outputs: { ...outputs } }, { parameters });
+      return new FaceFinder(device, parameters, {
+        ssd: await compile(ssd.forward(image(SsdDetector.size))),
+        tiny: await compile(tiny.forward(image(TinyDetector.size))),
+        landmarks: await compile({ points: landmarks.forward(image(FaceLandmarks.size)) }),
+        recognition: await compile({ embedding: recognition.forward(image(FaceRecognition.size)) }),
+      });
+    } catch (error) {
+      parameters.dispose();
+      throw error;
+    }
+  }
+
+  /** The faces of a photograph, the surest first. */
+  async find(photograph: Rgb): Promise<Face[]> {
+    const whole = { left: 0, top: 0, width: photograph.width, height: photograph.height };
+    const square = await squareOf(photograph, whole, 'start');
+    const { ssd, tiny } = this.programs;
+    // SSD's boxes are the tighter ones, so they go first where both see a face.
+    const found = [
+      ...(await this.detect(ssd, SsdDetector.size, limits.ssd, square, photograph)),
+      ...(await this.detect(tiny, TinyDetector.size, limits.tiny, square, photograph)),
+    ];
+    const faces: Face[] = [];
+    for (const candidate of withoutRepeats(found)) {
+      const landmarks = await this.landmarks(photograph, candidate.box);
+      faces.push({ ...candidate, landmarks });
+    }
+    return faces.sort((a, b) => b.score - a.score);
+  }
+
+  /**
+   * 128 numbers that are close for pictures of one person: the mean over the aligned face and its mirror image. Distances
+   * between different persons are rarely below 0.5.
+   */
+  async embed(photograph: Rgb, face: Face): Promise<Float32Array> {
+    const chip = await cropFace(this.device, photograph, chipOf(face), FaceRecognition.size);
+    const run = async (data: Uint8Array): Promise<Float32Array> => {
+      const { embedding } = await this.programs.recognition.run({ image: Float32Array.from(data) });
+      return embedding as Float32Array;
+    };
+    const plain = await run(chip.data);
+    const mirrored = await run(await sharpOf(chip).flop().raw().toBuffer());
+    return plain.map((v, i) => (v + mirrored[i]) / 2);
+  }
+
+  private async detect(program: Program, size: number, limit: number, square: Square, { width, height }: Rgb): Promise<Candidate[]> {
+    const { boxes, scores } = await program.run({ image: await resample(this.device, square.image, size) });
+    const found: Candidate[] = [];
+    scores.forEach((score, i) => {
+      if (score <= limit) return;
+      const [left, top, right, bottom] = boxes.subarray(4 * i, 4 * i + 4);
+      const x = Math.max(0, left * square.side);
+      const y = Math.max(0, top * square.side);
+      const box = { left: x, top: y, width: Math.min(width, right * square.side) - x, height: Math.min(height, bottom * square.side) - y };
+      if (box.width >= 1 && box.height >= 1) found.push({ box, score });
+    });
+    return found.sort((a, b) => b.score - a.score);
+  }
+
+  private async landmarks(photograph: Rgb, box: Box): Promise<Point[]> {
+    const [left, top, width, height] = [box.left, box.top, box.width, box.height].map(Math.floor);
+    const square = await squareOf(photograph, { left, top, width, height }, 'middle');
+    const image = await resample(this.device, square.image, FaceLandmarks.size);
+    const { points } = await this.programs.landmarks.run({ image });
+    return Array.from({ length: 68 }, (_, i) => ({
+      x: left + points[2 * i] * square.side - square.left,
+      y: top + points[2 * i + 1] * square.side - square.top,
+    }));
+  }
+
+  /** Frees the networks. Safe to call twice. */
+  dispose(): void {
+    for (const program of Object.values(this.programs)) program.dispose();
+    this.parameters.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/**
+ * The part of an aligned crop that the recognition network was trained on, from below the hairline to the chin: a window of
+ * 0.586 of its side, as measured to tell the persons of the package's photographs apart best.
+ */
+function chipOf(face: Face): Similarity {
+  const map = alignment(face, FaceRecognition.size / 0.586);
+  return { ...map, tx: map.tx - 0.207 * (FaceRecognition.size / 0.586), ty: map.ty - 0.293 * (FaceRecognition.size / 0.586) };
+}
+
+/** Detections without those that show the face of one before them. */
+function withoutRepeats(found: readonly Candidate[]): Candidate[] {
+  const kept: Candidate[] = [];
+  for (const candidate of found) {
+    if (!kept.some(({ box }) => repeats(box, candidate.box))) kept.push(candidate);
+  }
+  return kept;
+}
+
+function repeats(a: Box, b: Box): boolean {
+  const width = Math.min(a.left + a.width, b.left + b.width) - Math.max(a.left, b.left);
+  const height = Math.min(a.top + a.height, b.top + b.height) - Math.max(a.top, b.top);
+  if (width <= 0 || height <= 0) return false;
+  const shared = width * height;
+  const [areaA, areaB] = [a.width * a.height, b.width * b.height];
+  return shared / (areaA + areaB - shared) > sameFace.union || shared / Math.min(areaA, areaB) > sameFace.smaller;
+}
+
+/** A part of a photograph made square with black. */
+interface Square {
+  readonly image: Rgb;
+  /** Its side, and the black before the part, in the photograph's pixels. */
+  readonly side: number;
+  readonly left: number;
+  readonly top: number;
+}
+
+async function squareOf(photograph: Rgb, box: Box, place: 'start' | 'middle'): Promise<Square> {
+  const side = Math.max(box.width, box.height);
+  const before = (extent: number): number => (place === 'start' ? 0 : side - extent - Math.round((side - extent) / 2));
+  const [left, top] = [before(box.width), before(box.height)];
+  let part = sharpOf(photograph).extract(box);
+  const scale = Math.min(1, longestSide / side);
+  if (scale < 1) part = part.resize(Math.round(box.width * scale), Math.round(box.height * scale), { fit: 'fill' });
+  const { data, info } = await part.raw().toBuffer({ resolveWithObject: true });
+  const extent = Math.round(side * scale);
+  const pads = { left: Math.round(left * scale), top: Math.round(top * scale) };
+  const right = Math.max(0, extent - info.width - pads.left);
+  const bottom = Math.max(0, extent - info.height - pads.top);
+  const extended = sharpOf({ width: info.width, height: info.height, data }).extend({ ...pads, right, bottom, background: 'black' });
+  const raw = await extended.raw().toBuffer({ resolveWithObject: true });
+  return { image: { width: raw.info.width, height: raw.info.height, data: raw.data }, side, left, top };
+}
+
+/** TensorFlow's bilinear resize as the networks were fed with: pixel i of the result is the image at i * side / size. */
+async function resample(device: Device, { data, width, height }: Rgb, size: number): Promise<Float32Array> {
+  const image = cast(input('image', [height, width, 3], 'u8'), 'f32');
+  const [sx, sy] = [width / size, height / size];
+  const matrix = constant(Float32Array.of(sx, 0, 0.5 - sx / 2, 0, sy, 0.5 - sy / 2), [6], 'f32');
+  const pixels = reshape(sample(image, affinePositions(matrix, [size, size]), 'bilinear'), [1, size, size, 3]);
+  const { image: resampled } = await evaluate(device, { image: pixels }, { image: data });
+  return resampled as Float32Array;
+}
