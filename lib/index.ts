@@ -1,4 +1,10 @@
 export { type ErrorCode, ReflError } from './errors.ts';
 export type { ImageSource } from './image/picture.ts';
-export { type Figures, type Restored, Restorer, type RestoreOptions, type RestorerOptions } from './restore/restorer.ts';
+export {
+  type Figures,
+  type Restored,
+  type RestoreOptions,
+  Restorer,
+  type RestorerOptions,
+} from './restore/restorer.ts';
 export { Device, type DeviceOptions, openDevice } from './runtime/index.ts';

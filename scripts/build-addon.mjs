@@ -69,7 +69,6 @@ await locked(() => {
     configuration.update(readFileSync(join(root, file)));
   }
   configuration.update(run(process.execPath, ['scripts/find-dnnl.mjs']));
-  run(process.execPath, ['scripts/op-table.mjs', 'build/generated']); configuration.update(run('ls', ['native/cpu', 'native/exec', 'native/addon'])); // DEVFILTER
   const wanted = configuration.digest('hex');
   if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) {
     run(process.execPath, [nodeGyp, 'configure', ...common]);

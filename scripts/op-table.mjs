@@ -18,14 +18,7 @@ for (const [name, op] of Object.entries(ops)) {
   if (op.family !== 'leaf') kernels.push(`REFL_KERNEL(${name}, ${binder(name)})\n`);
 }
 
-// DEVFILTER (temporary while kernels are being written): only binders that exist.
-import { readdirSync } from 'node:fs';
-const cpu = new URL('../native/cpu/', import.meta.url);
-const text = readdirSync(cpu).filter((f) => f.endsWith('.cc')).map((f) => readFileSync(new URL(f, cpu), 'utf8')).join('');
-for (let i = kernels.length - 1; i >= 0; i--) if (!new RegExp('\\b' + kernels[i].match(/, (\w+)/)[1] + '\\b').test(text)) kernels.splice(i, 1);
-const put = (f, t) => { try { if (readFileSync(f, 'utf8') === t) return; } catch {} writeFileSync(f, t); };
-// DEVFILTER end
 const head = '// Generated from ops.json by scripts/op-table.mjs.\n';
 mkdirSync(folder, { recursive: true });
-put(join(folder, 'op_table.inc'), head + rows.join(''));
-put(join(folder, 'op_kernels.inc'), head + kernels.join(''));
+writeFileSync(join(folder, 'op_table.inc'), head + rows.join(''));
+writeFileSync(join(folder, 'op_kernels.inc'), head + kernels.join(''));

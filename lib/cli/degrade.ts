@@ -1,5 +1,6 @@
+import { basename } from 'node:path';
 import type { CommandModule } from 'yargs';
-import { Degrader, defaultRanges, type DegradeRanges, drawDegradation } from '../data/degrade.ts';
+import { type DegradeRanges, Degrader, defaultRanges, drawDegradation } from '../data/degrade.ts';
 import { Draws } from '../data/draws.ts';
 import { ReflError } from '../errors.ts';
 import { writeAtomic } from '../image/files.ts';
@@ -30,7 +31,12 @@ export const degradeCommand: CommandModule<object, Args> = {
     yargs.positional('inputs', inputs).options({
       ...fileOptions,
       ...ranges,
-      seed: { requiresArg: true, describe: 'the same seed and order of files give the same damage', type: 'number', default: 0 },
+      seed: {
+        requiresArg: true,
+        describe: 'the same seed and order of files give the same damage',
+        type: 'number',
+        default: 0,
+      },
       ...deviceOptions,
     }),
   handler: degrade,
@@ -46,7 +52,7 @@ async function degrade({ inputs, out, json, seed, device, threads, sigma, down, 
   using degrader = new Degrader(opened);
   for (const [i, input] of files.entries()) {
     interrupted.throwIfAborted();
-    report.progress.update(i, input);
+    report.progress.update(i, basename(input));
     try {
       const { width, height, data, notes } = await decodeImage(input);
       const degradation = drawDegradation(new Draws(seed, i), drawn);
@@ -65,7 +71,12 @@ async function degrade({ inputs, out, json, seed, device, threads, sigma, down, 
 }
 
 /** Two bounds, or an ERR_OPTION that says what they must be. */
-function bounds(name: string, [low, high]: readonly number[], least: number, most = Number.MAX_VALUE): readonly [number, number] {
+function bounds(
+  name: string,
+  [low, high]: readonly number[],
+  least: number,
+  most = Number.MAX_VALUE,
+): readonly [number, number] {
   if (low >= least && low <= high && high <= most) return [low, high];
   const limits = most < Number.MAX_VALUE ? `from ${least} to ${most}` : `of at least ${least}`;
   throw new ReflError('ERR_OPTION', `${name} needs two numbers ${limits}, the smaller first, got ${low} ${high}`);

@@ -32,14 +32,22 @@ async function findings(): Promise<Finding[]> {
   const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
   return [
     { what: 'node', found: `${process.version} on ${process.platform} ${process.arch}`, ok: true },
-    { what: 'processor', found: `${cpus()[0]?.model.trim() ?? 'unknown'}, ${availableParallelism()} threads`, ok: true },
+    {
+      what: 'processor',
+      found: `${cpus()[0]?.model.trim() ?? 'unknown'}, ${availableParallelism()} threads`,
+      ok: true,
+    },
     { what: 'memory', found: `${gigabytes(totalmem())}, ${gigabytes(freemem())} free`, ok: true },
     await attempt('addon', async () => `loaded, kernels for ${native().info().isa}`),
     await attempt('onednn', async () => oneDnn(native().info().onednn)),
     await attempt('cpu', async () => describe('cpu')),
     await cuda(),
     { what: 'images', found: `sharp ${sharp.versions.sharp}, libvips ${sharp.versions.vips}`, ok: true },
-    ...Object.entries(shippedModels).map(([name, path]) => ({ what: 'model', found: existsSync(path) ? name : `${path} is missing`, ok: existsSync(path) })),
+    ...Object.entries(shippedModels).map(([name, path]) => ({
+      what: 'model',
+      found: existsSync(path) ? name : `${path} is missing`,
+      ok: existsSync(path),
+    })),
   ];
 }
 
@@ -63,4 +71,5 @@ async function cuda(): Promise<Finding> {
 }
 
 const oneDnn = (version: string): string =>
-  version || 'not built in: convolutions and products run on plain loops, right but slow (install libdnnl-dev, then npm run build:addon)';
+  version ||
+  'not built in: convolutions and products run on plain loops, right but slow (install libdnnl-dev, then npm run build:addon)';

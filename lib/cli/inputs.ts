@@ -33,8 +33,11 @@ async function listInputs(paths: readonly string[]): Promise<Inputs> {
 }
 
 async function imagesIn(folder: string): Promise<string[]> {
-  const names = (await readdir(folder)).filter((name) => !name.startsWith('.') && extensions.includes(extname(name).toLowerCase()));
-  if (!names.length) throw new ReflError('ERR_FILE', `${folder}: no image files in this folder (${extensions.join(' ')})`);
+  const names = (await readdir(folder)).filter(
+    (name) => !name.startsWith('.') && extensions.includes(extname(name).toLowerCase()),
+  );
+  if (!names.length)
+    throw new ReflError('ERR_FILE', `${folder}: no image files in this folder (${extensions.join(' ')})`);
   return names.sort().map((name) => join(folder, name));
 }
 
@@ -55,7 +58,8 @@ function outputNames(files: readonly string[], out: string, suffixes: readonly s
     names.set(file, name);
     for (const path of suffixes.map((suffix) => resolve(name + suffix))) {
       const other = taken.get(path);
-      if (other !== undefined) throw new UsageError(`${other} and ${file} would both be written to ${path}: restore them apart`);
+      if (other !== undefined)
+        throw new UsageError(`${other} and ${file} would both be written to ${path}: restore them apart`);
       const overwritten = inputs.get(path);
       if (overwritten) throw new UsageError(`${overwritten} would be overwritten: give another folder with --out`);
       taken.set(path, file);

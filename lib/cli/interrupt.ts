@@ -4,7 +4,8 @@ const controller = new AbortController();
 export const interrupted = controller.signal;
 
 /** Exit code of a run that a signal ended: 128 and the signal's number, as shells report it. */
-export const interruptCode = (): number | undefined => (interrupted.aborted ? (interrupted.reason as Interrupt).exitCode : undefined);
+export const interruptCode = (): number | undefined =>
+  interrupted.aborted ? (interrupted.reason as Interrupt).exitCode : undefined;
 
 class Interrupt extends Error {
   readonly exitCode: number;

@@ -10,7 +10,9 @@ import { catchSignals, interruptCode } from './interrupt.ts';
 import { restoreCommand } from './restore.ts';
 import { trainBaseCommand } from './train.ts';
 
-const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
 
 function readConfig(path: string): object {
   try {

@@ -5,7 +5,13 @@ export const deviceOptions = {
 } as const;
 
 export const fileOptions = {
-  out: { alias: 'o', requiresArg: true, describe: 'folder for the results: <name>.png for each picture', type: 'string', demandOption: true },
+  out: {
+    alias: 'o',
+    requiresArg: true,
+    describe: 'folder for the results: <name>.png for each picture',
+    type: 'string',
+    demandOption: true,
+  },
   json: { describe: 'print one JSON object a picture', type: 'boolean', default: false },
 } as const;
 

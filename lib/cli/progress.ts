@@ -26,9 +26,9 @@ export class Progress {
     const seconds = (now - this.start) / 1000;
     const rate = (done - this.first) / seconds;
     const left = rate > 0 ? `${clock((this.total - done) / rate)} left` : '';
+    const pace = rate >= 1 ? `${rate.toFixed(1)} ${this.unit}/s` : rate > 0 ? `${(1 / rate).toFixed(1)} s each` : '';
     const cells = Math.round((24 * done) / this.total);
     const bar = '#'.repeat(cells).padEnd(24, '.');
-    const pace = rate >= 1 || rate === 0 ? `${rate.toFixed(1)} ${this.unit}/s` : `${(1 / rate).toFixed(1)} s each`;
     const line = `[${bar}] ${Math.floor(done)}/${this.total} ${this.unit}  ${pace}  ${left}  ${label}`;
     process.stderr.write(`\r\x1b[K${line.slice(0, (process.stderr.columns ?? 80) - 1)}`);
   }

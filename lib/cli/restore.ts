@@ -1,3 +1,4 @@
+import { basename } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { writeAtomic } from '../image/files.ts';
 import { decodeImage, encodeBeside } from '../image/picture.ts';
@@ -27,7 +28,11 @@ export const restoreCommand: CommandModule<object, Args> = {
         type: 'boolean',
         default: false,
       },
-      compare: { describe: 'also write <name>.compare.png: before and after, side by side', type: 'boolean', default: false },
+      compare: {
+        describe: 'also write <name>.compare.png: before and after, side by side',
+        type: 'boolean',
+        default: false,
+      },
       model: {
         requiresArg: true,
         describe: `${Object.keys(shippedModels).join(', ')}, or the path of a .safetensors file`,
@@ -47,7 +52,8 @@ async function restore({ inputs, out, json, compare, aligned, tile, ...options }
     const name = names.get(input)!;
     const written = { output: `${name}.png`, ...(compare && { compare: `${name}.compare.png` }) };
     await writeAtomic(written.output, image);
-    if (written.compare) await writeAtomic(written.compare, await encodeBeside(await decodeImage(input), await decodeImage(image)));
+    if (written.compare)
+      await writeAtomic(written.compare, await encodeBeside(await decodeImage(input), await decodeImage(image)));
     for (const note of figures.notes) report.note(input, note);
     report.done(input, { ...written, ...figures });
   };
@@ -55,7 +61,8 @@ async function restore({ inputs, out, json, compare, aligned, tile, ...options }
   using restorer = await Restorer.load({ ...options, signal: interrupted });
   for (let done = 0; done < files.length; done += options.batch) {
     const group = files.slice(done, done + options.batch);
-    const onProgress = (fraction: number): void => report.progress.update(done + fraction * group.length, group[0]);
+    const onProgress = (fraction: number): void =>
+      report.progress.update(done + fraction * group.length, basename(group[0]));
     onProgress(0);
     const results = await restorer.restoreMany(group, { aligned, tile, signal: interrupted, onProgress });
     for (const [i, result] of results.entries()) {

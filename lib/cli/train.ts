@@ -37,7 +37,13 @@ export const trainBaseCommand: CommandModule<object, Args> = {
         demandOption: true,
       })
       .options({
-        out: { alias: 'o', requiresArg: true, describe: 'folder for checkpoints and weights', type: 'string', demandOption: true },
+        out: {
+          alias: 'o',
+          requiresArg: true,
+          describe: 'folder for checkpoints and weights',
+          type: 'string',
+          demandOption: true,
+        },
         steps: number('updates of the weights', 10_000),
         batch: number('crops a step', 8),
         lr: number('peak learning rate', 4e-4),
@@ -61,23 +67,32 @@ async function train({ sources, out, device: name, threads, json, ...options }: 
   using device = await openDevice(name, { threads });
   using pairs = await FolderPairs.open(device, folders, { size: baseConfig.size, seed });
   let progress = new Progress(steps, 'steps');
-  const path = await trainBase(device, pairs, { config: baseConfig, out, steps, batch, lr, seed, checkpointEvery }, {
-    signal: interrupted,
-    onStart: ({ parameters, peakBytes, from }) => {
-      progress = new Progress(steps, 'steps', from);
-      const size = `${(parameters / 1e6).toFixed(2)} million parameters, ${(peakBytes / 1e9).toFixed(2)} GB beside them`;
-      progress.log(`refl-native: ${size}, ${device.threads} threads; ${from ? `going on from step ${from}` : 'from the start'}`);
+  const path = await trainBase(
+    device,
+    pairs,
+    { config: baseConfig, out, steps, batch, lr, seed, checkpointEvery },
+    {
+      signal: interrupted,
+      onStart: ({ parameters, peakBytes, from }) => {
+        progress = new Progress(steps, 'steps', from);
+        const size = `${(parameters / 1e6).toFixed(2)} million parameters, ${(peakBytes / 1e9).toFixed(2)} GB beside them`;
+        progress.log(
+          `refl-native: ${size}, ${device.threads} threads; ${from ? `going on from step ${from}` : 'from the start'}`,
+        );
+      },
+      onStep: (step) => {
+        if (json) console.log(JSON.stringify(step));
+        // Where no bar is drawn a line now and then shows that it lives.
+        else if (!process.stderr.isTTY && (step.step % 100 === 0 || step.step === steps)) {
+          const left = clock((steps - step.step) * step.seconds);
+          progress.log(
+            `step ${step.step}/${steps}  loss ${step.loss.toFixed(5)}  ${step.seconds.toFixed(2)} s/step  ${left} left`,
+          );
+        }
+        progress.update(step.step, `loss ${step.loss.toFixed(5)}`);
+      },
     },
-    onStep: (step) => {
-      if (json) console.log(JSON.stringify(step));
-      // Where no bar is drawn a line now and then shows that it lives.
-      else if (!process.stderr.isTTY && (step.step % 100 === 0 || step.step === steps)) {
-        const left = clock((steps - step.step) * step.seconds);
-        progress.log(`step ${step.step}/${steps}  loss ${step.loss.toFixed(5)}  ${step.seconds.toFixed(2)} s/step  ${left} left`);
-      }
-      progress.update(step.step, `loss ${step.loss.toFixed(5)}`);
-    },
-  });
+  );
   progress.clear();
   if (path) console.log(json ? JSON.stringify({ output: path }) : path);
 }

@@ -26,12 +26,16 @@ export interface DegradeRanges {
 /** The default model's working range at 256 x 256. */
 export const defaultRanges: DegradeRanges = { sigma: [0.1, 6], down: [1, 6], noise: [0, 15], jpeg: [30, 100] };
 
-/** What was drawn for one image: with the image, it determines the result. */
-export interface Degradation {
+export interface Blur {
+  /** Standard deviations along the kernel's two axes, in pixels. */
   readonly sigmaX: number;
   readonly sigmaY: number;
   /** Angle of the blur's first axis, radians. */
   readonly theta: number;
+}
+
+/** What was drawn for one image: with the image, it determines the result. */
+export interface Degradation extends Blur {
   readonly down: number;
   readonly noise: number;
   readonly jpeg: number;
@@ -62,7 +66,7 @@ export const KERNEL_SIDE = 41;
  * The Gaussian kernel exp(-v' S^-1 v / 2) on the grid -r..r in both axes, divided by its sum; S has the variances
  * sigmaX^2 and sigmaY^2 along axes turned by theta. Row-major float32, side x side.
  */
-export function gaussianKernel({ sigmaX, sigmaY, theta }: Degradation, side = KERNEL_SIDE): Float32Array {
+export function gaussianKernel({ sigmaX, sigmaY, theta }: Blur, side = KERNEL_SIDE): Float32Array {
   const [c, s] = [Math.cos(theta), Math.sin(theta)];
   const [a, b] = [1 / (sigmaX * sigmaX), 1 / (sigmaY * sigmaY)];
   const [xx, xy, yy] = [c * c * a + s * s * b, c * s * (a - b), s * s * a + c * c * b];
@@ -78,7 +82,7 @@ export function gaussianKernel({ sigmaX, sigmaY, theta }: Degradation, side = KE
 /** Sides of kernel that programs exist for. A smaller one is used where all it leaves out is under 1e-7 of the peak. */
 const sides = [11, 21, 31, KERNEL_SIDE];
 
-const sideFor = ({ sigmaX, sigmaY }: Degradation): number => {
+export const sideFor = ({ sigmaX, sigmaY }: Blur): number => {
   const reach = Math.sqrt(2 * Math.log(1e7)) * Math.max(sigmaX, sigmaY);
   return sides.find((side) => (side - 1) / 2 >= reach) ?? KERNEL_SIDE;
 };
@@ -144,10 +148,10 @@ const fromBytes = (x: Tensor): Tensor => affine(cast(x, 'f32'), 1 / 255);
  * Neighbouring pixels that one position of the blur's convolution computes, as its output channels: channel i has the
  * kernel shifted by i. A convolution to a single channel would leave all but one lane of a vector idle.
  */
-const ABREAST = 32;
+export const ABREAST = 32;
 
 /** A side x side kernel as {@link ABREAST} kernels of side x (side + ABREAST - 1), each shifted by one more pixel. */
-function abreast(kernel: Float32Array, side: number): Float32Array {
+export function abreast(kernel: Float32Array, side: number): Float32Array {
   const width = side + ABREAST - 1;
   const out = new Float32Array(ABREAST * side * width);
   for (let i = 0; i < ABREAST; i++) {
@@ -156,22 +160,38 @@ function abreast(kernel: Float32Array, side: number): Float32Array {
   return out;
 }
 
-/** Blur of each colour plane: out[y, x] = sum of kernel times the reflected neighbourhood (a correlation). */
-function blurGraph(h: number, w: number, side: number): Record<string, Tensor> {
-  const r = (side - 1) / 2;
+/**
+ * Blur of each colour plane: out[y, x] = sum of kernel times the reflected neighbourhood (a correlation).
+ *
+ * @param image [H, W, 3]
+ * @param kernels what {@link abreast} makes of a kernel
+ * @returns [1, H, W, 3]
+ */
+export function blur(image: Tensor, kernels: Tensor): Tensor {
+  const [h, w] = image.shape;
+  const r = (kernels.shape[2] - 1) / 2;
   const wide = Math.ceil(w / ABREAST) * ABREAST;
-  const planes = reshape(transpose(fromBytes(input('image', [h, w, 3], 'u8')), [2, 0, 1]), [3, h, w, 1]);
+  // About zero the sum of up to 1681 products rounds less; the kernel's sum of 1 takes the shift back out.
+  const planes = reshape(transpose(affine(image, 1, -0.5), [2, 0, 1]), [3, h, w, 1]);
   const bordered = pad(pad(planes, [0, r, r, 0], [0, r, r, 0], 'reflect'), [0, 0, 0, 0], [0, 0, wide - w, 0]);
-  const kernels = input('kernels', [ABREAST, 1, side, side + ABREAST - 1]);
   const blurred = reshape(conv2d(bordered, kernels, undefined, { stride: [1, ABREAST] }), [3, h, wide]);
-  return { blurred: reshape(transpose(slice(blurred, [0, 0, 0], [3, h, w]), [1, 2, 0]), [1, h, w, 3]) };
+  return affine(reshape(transpose(slice(blurred, [0, 0, 0], [3, h, w]), [1, 2, 0]), [1, h, w, 3]), 1, 0.5);
 }
 
-/** Reduction and noise, clipped; rounded to bytes, as the JPEG encoder that comes next needs them. */
+/** The image reduced to `size` [H, W] without antialiasing, with `deviation` times `noise` added, clipped to [0, 1]. */
+export const reduceNoisy = (image: Tensor, size: readonly [number, number], noise: Tensor, deviation: Tensor): Tensor =>
+  clamp(add(resize(image, size, { mode: 'bilinear' }), mul(noise, deviation)), 0, 1);
+
+function blurGraph(h: number, w: number, side: number): Record<string, Tensor> {
+  const kernels = input('kernels', [ABREAST, 1, side, side + ABREAST - 1]);
+  return { blurred: blur(fromBytes(input('image', [h, w, 3], 'u8')), kernels) };
+}
+
+/** Rounded to bytes, as the JPEG encoder that comes next needs them. */
 function reduceGraph(h: number, w: number, smallH: number, smallW: number): Record<string, Tensor> {
-  const small = resize(input('blurred', [1, h, w, 3]), [smallH, smallW], { mode: 'bilinear' });
-  const noise = mul(randomNormal(input('state', [4], 'i32'), [1, smallH, smallW, 3]), input('noise', [1]));
-  return { noisy: cast(affine(clamp(add(small, noise), 0, 1), 255, 0.5), 'u8') };
+  const noise = randomNormal(input('state', [4], 'i32'), [1, smallH, smallW, 3]);
+  const noisy = reduceNoisy(input('blurred', [1, h, w, 3]), [smallH, smallW], noise, input('noise', [1]));
+  return { noisy: cast(affine(noisy, 255, 0.5), 'u8') };
 }
 
 function enlargeGraph(h: number, w: number, smallH: number, smallW: number): Record<string, Tensor> {

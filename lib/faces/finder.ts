@@ -8,7 +8,7 @@ import { FaceLandmarks, FaceRecognition, SsdDetector, TinyDetector } from '../mo
 import { foldWeights, readManifest } from '../models/faceapi_weights.ts';
 import type { Module } from '../nn/module.ts';
 import { type Device, evaluate, type Parameters, type Program } from '../runtime/index.ts';
-import { type Face, type Point, type Similarity, alignment } from './align.ts';
+import { alignment, apply, type Face, invert, type Point, type Similarity, scaleOf } from './align.ts';
 import { cropFace } from './crop.ts';
 import { affinePositions, sample } from './warp.ts';
 
@@ -76,18 +76,12 @@ export class FaceFinder {
 
   /** The faces of a photograph, the surest first. */
   async find(photograph: Rgb): Promise<Face[]> {
-    const whole = { left: 0, top: 0, width: photograph.width, height: photograph.height };
-    const square = await squareOf(photograph, whole, 'start');
-    const { ssd, tiny } = this.programs;
-    // SSD's boxes are the tighter ones, so they go first where both see a face.
-    const found = [
-      ...(await this.detect(ssd, SsdDetector.size, limits.ssd, square, photograph)),
-      ...(await this.detect(tiny, TinyDetector.size, limits.tiny, square, photograph)),
-    ];
+    const { ssd, tiny } = await this.candidates(photograph, limits);
     const faces: Face[] = [];
-    for (const candidate of withoutRepeats(found)) {
-      const landmarks = await this.landmarks(photograph, candidate.box);
-      faces.push({ ...candidate, landmarks });
+    // SSD's boxes are the tighter ones, so they go first where both see a face.
+    for (const candidate of withoutRepeats([...ssd, ...tiny])) {
+      const landmarks = await this.landmarksIn(photograph, candidate.box);
+      faces.push(await this.refine(photograph, { ...candidate, landmarks }));
     }
     return faces.sort((a, b) => b.score - a.score);
   }
@@ -97,14 +91,40 @@ export class FaceFinder {
    * between different persons are rarely below 0.5.
    */
   async embed(photograph: Rgb, face: Face): Promise<Float32Array> {
-    const chip = await cropFace(this.device, photograph, chipOf(face), FaceRecognition.size);
-    const run = async (data: Uint8Array): Promise<Float32Array> => {
-      const { embedding } = await this.programs.recognition.run({ image: Float32Array.from(data) });
-      return embedding as Float32Array;
-    };
-    const plain = await run(chip.data);
-    const mirrored = await run(await sharpOf(chip).flop().raw().toBuffer());
+    const size = FaceRecognition.size;
+    const chip = await cropFace(this.device, photograph, innerFace(face, size), size);
+    const plain = await this.recognise(chip);
+    const mirrored = await this.recognise({ ...chip, data: await sharpOf(chip).flop().raw().toBuffer() });
     return plain.map((v, i) => (v + mirrored[i]) / 2);
+  }
+
+  /** What each detector finds above its limit, the surest first, one face perhaps several times. */
+  async candidates(photograph: Rgb, limits: Record<'ssd' | 'tiny', number>): Promise<Record<'ssd' | 'tiny', Candidate[]>> {
+    const { width, height } = photograph;
+    const square = await squareOf(photograph, { left: 0, top: 0, width, height }, 'start');
+    const { ssd, tiny } = this.programs;
+    return {
+      ssd: await this.detect(ssd, SsdDetector.size, limits.ssd, square, photograph),
+      tiny: await this.detect(tiny, TinyDetector.size, limits.tiny, square, photograph),
+    };
+  }
+
+  /** The landmarks of the face in a box. */
+  async landmarksIn(photograph: Rgb, box: Box): Promise<Point[]> {
+    const [left, top, width, height] = [box.left, box.top, box.width, box.height].map(Math.floor);
+    const square = await squareOf(photograph, { left, top, width, height }, 'middle');
+    const image = await resample(this.device, square.image, FaceLandmarks.size);
+    const { points } = await this.programs.landmarks.run({ image });
+    return Array.from({ length: 68 }, (_, i) => ({
+      x: left + points[2 * i] * square.side - square.left,
+      y: top + points[2 * i + 1] * square.side - square.top,
+    }));
+  }
+
+  /** The recognition network's 128 numbers for a face of 150 x 150 pixels. */
+  async recognise(chip: Rgb): Promise<Float32Array> {
+    const { embedding } = await this.programs.recognition.run({ image: Float32Array.from(chip.data) });
+    return embedding as Float32Array;
   }
 
   private async detect(program: Program, size: number, limit: number, square: Square, { width, height }: Rgb): Promise<Candidate[]> {
@@ -121,15 +141,19 @@ export class FaceFinder {
     return found.sort((a, b) => b.score - a.score);
   }
 
-  private async landmarks(photograph: Rgb, box: Box): Promise<Point[]> {
-    const [left, top, width, height] = [box.left, box.top, box.width, box.height].map(Math.floor);
-    const square = await squareOf(photograph, { left, top, width, height }, 'middle');
-    const image = await resample(this.device, square.image, FaceLandmarks.size);
-    const { points } = await this.programs.landmarks.run({ image });
-    return Array.from({ length: 68 }, (_, i) => ({
-      x: left + points[2 * i] * square.side - square.left,
-      y: top + points[2 * i + 1] * square.side - square.top,
-    }));
+  /**
+   * The face with landmarks found anew in an upright crop: the network saw few faces that lean. Where that crop turns out to
+   * show the face at another scale, as with profiles, neither can be trusted, and the face stays as it was.
+   */
+  private async refine(photograph: Rgb, face: Face): Promise<Face> {
+    const size = FaceLandmarks.size;
+    const map = innerFace(face, size);
+    const chip = await cropFace(this.device, photograph, map, size);
+    const points = await this.landmarksIn(chip, { left: 0, top: 0, width: size, height: size });
+    const back = invert(map);
+    const refined = { ...face, landmarks: points.map((point) => apply(back, point)) };
+    const change = scaleOf(alignment(refined, 1)) / scaleOf(alignment(face, 1));
+    return change > 0.8 && change < 1.25 ? refined : face;
   }
 
   /** Frees the networks. Safe to call twice. */
@@ -143,13 +167,14 @@ export class FaceFinder {
   }
 }
 
-/**
- * The part of an aligned crop that the recognition network was trained on, from below the hairline to the chin: a window of
- * 0.586 of its side, as measured to tell the persons of the package's photographs apart best.
- */
-function chipOf(face: Face): Similarity {
-  const map = alignment(face, FaceRecognition.size / 0.586);
-  return { ...map, tx: map.tx - 0.207 * (FaceRecognition.size / 0.586), ty: map.ty - 0.293 * (FaceRecognition.size / 0.586) };
+/** The window of an aligned crop from the brows to the chin, as fractions of its side. */
+const inner = { left: 0.2, top: 0.3, side: 0.6 };
+
+/** The map from a photograph to a crop of that window, `size` pixels a side. */
+function innerFace(face: Face, size: number): Similarity {
+  const whole = size / inner.side;
+  const map = alignment(face, whole);
+  return { ...map, tx: map.tx - inner.left * whole, ty: map.ty - inner.top * whole };
 }
 
 /** Detections without those that show the face of one before them. */

@@ -3,7 +3,7 @@ import { bytesOf, type DType, type TypedArray } from './dtype.ts';
 import { reachable } from './grad.ts';
 import { type Lifetime, planArena, spreadArena } from './planner.ts';
 import { encodeAttr, opTable } from './table.ts';
-import { Node, type Shape, type Tensor } from './tensor.ts';
+import type { Node, Shape, Tensor } from './tensor.ts';
 
 /** What to compute. */
 export interface Graph {

@@ -20,7 +20,7 @@ export interface Picture extends Rgb {
 /** A path, the bytes of an image file, or a sharp instance whose own operations are applied first. */
 export type ImageSource = string | Uint8Array | Sharp;
 
-/** Pictures of more pixels than this are refused: three of its buffers are alive at once, 1 GB in all. */
+/** Pictures of more pixels than this are refused: finding and restoring the faces in one of this size takes 2 GB. */
 export const MAX_PIXELS = 100e6;
 
 /** What a source is called in messages. */
@@ -36,7 +36,8 @@ export const nameOf = (source: ImageSource): string =>
  */
 export async function decodeImage(source: ImageSource): Promise<Picture> {
   const name = nameOf(source);
-  const bytes = typeof source === 'string' ? await readBytes(source) : source instanceof Uint8Array ? source : undefined;
+  const bytes =
+    typeof source === 'string' ? await readBytes(source) : source instanceof Uint8Array ? source : undefined;
   if (bytes?.length === 0) throw new ReflError('ERR_IMAGE', `${name}: the file is empty`);
   const open = (failOn: 'warning' | 'error'): Sharp =>
     bytes ? sharp(bytes, { failOn, limitInputPixels: false }) : (source as Sharp).clone();
@@ -45,7 +46,10 @@ export async function decodeImage(source: ImageSource): Promise<Picture> {
     const megapixels = (width * pageHeight) / 1e6;
     if (megapixels > MAX_PIXELS / 1e6) {
       const most = `at most ${MAX_PIXELS / 1e6} can be restored: make it smaller first`;
-      throw new ReflError('ERR_IMAGE', `${name}: ${width}x${pageHeight} is ${megapixels.toFixed(0)} megapixels; ${most}`);
+      throw new ReflError(
+        'ERR_IMAGE',
+        `${name}: ${width}x${pageHeight} is ${megapixels.toFixed(0)} megapixels; ${most}`,
+      );
     }
     const notes = pages > 1 ? [`it has ${pages} frames or pages: only the first is used`] : [];
     const read = async (failOn: 'warning' | 'error'): Promise<Picture> => {
@@ -62,7 +66,9 @@ export async function decodeImage(source: ImageSource): Promise<Picture> {
       return { ...picture, notes: [...notes, `the file is damaged (${reason(warning)}): parts may look wrong`] };
     });
   } catch (error) {
-    throw error instanceof ReflError ? error : new ReflError('ERR_IMAGE', `${name}: ${explain(error)}`, { cause: error });
+    throw error instanceof ReflError
+      ? error
+      : new ReflError('ERR_IMAGE', `${name}: ${explain(error)}`, { cause: error });
   }
 }
 
@@ -70,7 +76,8 @@ const reason = (error: unknown): string => (error as Error).message.trim().split
 
 function explain(error: unknown): string {
   const why = reason(error);
-  if (/unsupported image format/.test(why)) return 'it is no image of a kind that can be read (JPEG, PNG, WebP, TIFF, GIF, AVIF)';
+  if (/unsupported image format/.test(why))
+    return 'it is no image of a kind that can be read (JPEG, PNG, WebP, TIFF, GIF, AVIF)';
   return `the image cannot be read: it is damaged or cut short (${why})`;
 }
 
@@ -89,5 +96,9 @@ export async function encodePng(image: Rgb, alpha?: Uint8Array): Promise<Buffer>
 export async function encodeBeside(left: Rgb, right: Rgb): Promise<Buffer> {
   const input = right.data as Buffer;
   const wide = sharpOf(left).extend({ right: right.width });
-  return wide.composite([{ input, ...rawOf(right, 3), left: left.width, top: 0 }]).removeAlpha().png().toBuffer();
+  return wide
+    .composite([{ input, ...rawOf(right, 3), left: left.width, top: 0 }])
+    .removeAlpha()
+    .png()
+    .toBuffer();
 }

@@ -68,12 +68,15 @@ export class CropModel {
       const done = restored.length;
       const chunk = squares.slice(done, done + batch);
       const image = new Uint8Array(chunk.length * bytes);
-      chunk.forEach(({ data }, i) => image.set(data, i * bytes));
+      for (const [i, { data }] of chunk.entries()) image.set(data, i * bytes);
       const program = await this.program(chunk.length);
       const report = (fraction: number): void => onProgress?.((done + fraction * chunk.length) / squares.length);
       const outputs = await program.run({ image }, { signal, onProgress: onProgress && report });
       if (!outputs.finite[0]) {
-        throw new ReflError('ERR_WEIGHTS', `${this.path}: the model computed values that are not finite: its weights are unusable`);
+        throw new ReflError(
+          'ERR_WEIGHTS',
+          `${this.path}: the model computed values that are not finite: its weights are unusable`,
+        );
       }
       const pixels = outputs.image as Uint8Array;
       chunk.forEach(({ width, height }, i) => {
@@ -90,7 +93,10 @@ export class CropModel {
     const y = this.module.forward(affine(cast(x, 'f32'), 1 / 255));
     // A cast cuts the fraction off, so a half is added first.
     const image = cast(affine(clamp(y, 0, 1), 255, 0.5), 'u8');
-    const compiling = this.device.compile({ outputs: { image, finite: allFinite([y]) } }, { parameters: this.parameters });
+    const compiling = this.device.compile(
+      { outputs: { image, finite: allFinite([y]) } },
+      { parameters: this.parameters },
+    );
     this.programs.set(count, compiling);
     return compiling;
   }
@@ -123,21 +129,35 @@ function construct(path: string, json: string | undefined, tensors: number): One
     const { channel_mult, num_res_blocks, transformer_depth = 1 } = config.unet;
     const blocks = Math.max(...[num_res_blocks].flat()) + 1;
     // Every residual block and every transformer holds several tensors.
-    if (!(channel_mult.length * blocks * transformer_depth <= tensors)) throw new Error('it has more layers than the file');
+    if (!(channel_mult.length * blocks * transformer_depth <= tensors))
+      throw new Error('it has more layers than the file');
     const module = new OneStepRestorer(config);
     const { size, timestep } = config;
-    if (!(size > 0 && size <= 4096 && size % module.multiple === 0)) throw new Error(`it cannot restore squares of ${size}`);
-    if (!(Number.isInteger(timestep) && timestep >= 0 && timestep < TRAIN_STEPS)) throw new Error(`it has no timestep ${timestep}`);
+    if (!(size > 0 && size <= 4096 && size % module.multiple === 0))
+      throw new Error(`it cannot restore squares of ${size}`);
+    if (!(Number.isInteger(timestep) && timestep >= 0 && timestep < TRAIN_STEPS))
+      throw new Error(`it has no timestep ${timestep}`);
     module.forward(input('image', [1, size, size, 3]));
     return module;
   } catch (cause) {
-    throw new ReflError('ERR_WEIGHTS', `${path}: the metadata key config describes no model: ${(cause as Error).message}`, { cause });
+    throw new ReflError(
+      'ERR_WEIGHTS',
+      `${path}: the metadata key config describes no model: ${(cause as Error).message}`,
+      { cause },
+    );
   }
 }
 
 /** A NaN need not reach the pixels to spoil them, so the weights themselves are looked at, once. */
-async function checkFinite(device: Device, parameters: Parameters, module: OneStepRestorer, path: string): Promise<void> {
-  const outputs = Object.fromEntries([...module.namedParameters()].map(([key, { value }]) => [key, allFinite([value])]));
+async function checkFinite(
+  device: Device,
+  parameters: Parameters,
+  module: OneStepRestorer,
+  path: string,
+): Promise<void> {
+  const outputs = Object.fromEntries(
+    [...module.namedParameters()].map(([key, { value }]) => [key, allFinite([value])]),
+  );
   using program = await device.compile({ outputs }, { parameters });
   const finite = await program.run();
   const bad = Object.keys(finite).filter((key) => !finite[key][0]);

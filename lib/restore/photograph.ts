@@ -1,4 +1,4 @@
-import { alignment } from '../faces/align.ts';
+import { alignment, type Similarity, scaleOf } from '../faces/align.ts';
 import { cropFace, pasteFace } from '../faces/crop.ts';
 import type { FaceFinder } from '../faces/finder.ts';
 import type { Rgb } from '../image/picture.ts';
@@ -21,6 +21,9 @@ const smallestFace = 16;
 /** Nor does one fill less of the longer side: the detectors see a photograph shrunk to 512 pixels. */
 const smallestPart = 1 / 64;
 
+/** From so many pixels of the photograph to one of the crop on, the user is told that detail is lost. */
+const coarser = 1.25;
+
 /** The faces of a photograph are found, aligned and cut out, and pasted back where they were. */
 export async function planPhotograph(photograph: Rgb, options: PhotographOptions): Promise<Plan> {
   const { device, finder, size, tile, signal } = options;
@@ -36,7 +39,7 @@ export async function planPhotograph(photograph: Rgb, options: PhotographOptions
   return {
     crops: [...crops, ...(around?.crops ?? [])],
     faces: crops.length,
-    notes: crops.length || tile ? [] : ['no face was found: the picture is unchanged'],
+    notes: notesOn(maps, size, tile),
     compose: async (restored) => {
       let image = (await around?.compose(restored.slice(crops.length))) ?? photograph;
       // The surest face comes first, and is to lie on top where two overlap.
@@ -44,4 +47,12 @@ export async function planPhotograph(photograph: Rgb, options: PhotographOptions
       return image;
     },
   };
+}
+
+function notesOn(maps: readonly Similarity[], size: number, tile: boolean): string[] {
+  if (!maps.length) return tile ? [] : ['no face was found: the picture is unchanged'];
+  const large = maps.filter((map) => scaleOf(map) < 1 / coarser).length;
+  return large
+    ? [`${large} of ${maps.length} faces are larger than the model's ${size} pixels: their finest detail is lost`]
+    : [];
 }

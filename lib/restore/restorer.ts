@@ -3,8 +3,8 @@ import { FaceFinder } from '../faces/finder.ts';
 import { decodeImage, encodePng, type ImageSource, type Picture } from '../image/picture.ts';
 import { type Device, openDevice } from '../runtime/index.ts';
 import { CropModel } from './model.ts';
-import { type Plan, planAligned } from './plan.ts';
 import { planPhotograph } from './photograph.ts';
+import { type Plan, planAligned } from './plan.ts';
 import { planTiles } from './tiles.ts';
 
 export interface RestorerOptions {
@@ -79,7 +79,13 @@ export class Restorer {
    * Opens a device and loads a model. Throws ERR_OPTION on a model name or number that makes no sense, ERR_DEVICE, ERR_FILE
    * and ERR_WEIGHTS, naming the file.
    */
-  static async load({ model = 'face-256', device = 'auto', threads, batch = 1, signal }: RestorerOptions = {}): Promise<Restorer> {
+  static async load({
+    model = 'face-256',
+    device = 'auto',
+    threads,
+    batch = 1,
+    signal,
+  }: RestorerOptions = {}): Promise<Restorer> {
     if (!Number.isInteger(batch) || batch < 1) {
       throw new ReflError('ERR_OPTION', `batch must be a whole number of at least 1, got ${batch}`);
     }
@@ -138,7 +144,10 @@ export class Restorer {
   }
 
   private async plan(picture: Picture, { aligned, tile = false, signal }: RestoreOptions): Promise<Plan> {
-    const { device, crops: { size } } = this;
+    const {
+      device,
+      crops: { size },
+    } = this;
     if (aligned) return tile ? { ...(await planTiles(picture, size)), faces: 1 } : planAligned(picture, size);
     this.finder ??= FaceFinder.load(device);
     return planPhotograph(picture, { device, finder: await this.finder, size, tile, signal });

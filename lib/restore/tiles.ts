@@ -17,7 +17,8 @@ export async function planTiles(picture: Rgb, size: number): Promise<Plan> {
     notes: [],
     compose: async (restored) => {
       const rows: Rgb[] = [];
-      for (const [i] of tops.entries()) rows.push(await join(restored.slice(i * lefts.length, (i + 1) * lefts.length), lefts, 'x'));
+      for (const [i] of tops.entries())
+        rows.push(await join(restored.slice(i * lefts.length, (i + 1) * lefts.length), lefts, 'x'));
       return cut(await join(rows, tops, 'y'), 0, 0, width, height);
     },
   };
@@ -35,7 +36,13 @@ async function enlarge(picture: Rgb, width: number, height: number): Promise<Rgb
   return { width, height, data: await sharpOf(picture).extend({ right, bottom, extendWith: 'copy' }).raw().toBuffer() };
 }
 
-function cut({ data, width: stride, height: rows }: Rgb, left: number, top: number, width: number, height: number): Rgb {
+function cut(
+  { data, width: stride, height: rows }: Rgb,
+  left: number,
+  top: number,
+  width: number,
+  height: number,
+): Rgb {
   if (width === stride && height === rows) return { data, width, height };
   const part = new Uint8Array(width * height * 3);
   for (let y = 0; y < height; y++) {
@@ -58,9 +65,17 @@ async function join(images: readonly Rgb[], at: readonly number[], axis: 'x' | '
     const alpha = ramp(image, at[i] + length - at[i + 1], axis);
     const raw = { width: image.width, height: image.height, channels: 1 } as const;
     const input = await sharpOf(image).joinChannel(alpha, { raw }).raw().toBuffer();
-    return { input, raw: { ...raw, channels: 4 }, left: axis === 'x' ? at[i + 1] : 0, top: axis === 'x' ? 0 : at[i + 1] };
+    return {
+      input,
+      raw: { ...raw, channels: 4 },
+      left: axis === 'x' ? at[i + 1] : 0,
+      top: axis === 'x' ? 0 : at[i + 1],
+    };
   });
-  const base = await sharpOf(first).extend({ right: width - first.width, bottom: height - first.height }).raw().toBuffer();
+  const base = await sharpOf(first)
+    .extend({ right: width - first.width, bottom: height - first.height })
+    .raw()
+    .toBuffer();
   const joined = sharp(base, { raw: { width, height, channels: 3 } }).composite(await Promise.all(layers));
   return { width, height, data: await joined.removeAlpha().raw().toBuffer() };
 }

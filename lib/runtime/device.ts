@@ -85,7 +85,8 @@ export class Device {
 }
 
 function need(parameters: Parameters | undefined, tensor: Tensor): Parameters {
-  if (!parameters) throw new ReflError('ERR_PROGRAM', `the graph reads the parameter ${tensor}, but no parameters were given`);
+  if (!parameters)
+    throw new ReflError('ERR_PROGRAM', `the graph reads the parameter ${tensor}, but no parameters were given`);
   return parameters;
 }
 
@@ -95,7 +96,10 @@ export const deviceNames = ['auto', 'cpu', 'null'] as const;
 const mostThreads = 256;
 
 /** Opens a device. Throws ERR_DEVICE on a name it does not know or a device that is not usable, saying why. */
-export async function openDevice(name = 'auto', { threads = Math.min(availableParallelism(), mostThreads) }: DeviceOptions = {}): Promise<Device> {
+export async function openDevice(
+  name = 'auto',
+  { threads = Math.min(availableParallelism(), mostThreads) }: DeviceOptions = {},
+): Promise<Device> {
   if (!Number.isInteger(threads) || threads < 1 || threads > mostThreads) {
     throw new ReflError('ERR_OPTION', `threads must be a whole number from 1 to ${mostThreads}, got ${threads}`);
   }

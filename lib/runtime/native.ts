@@ -36,7 +36,10 @@ export function native(): Native {
   process.env.OMP_WAIT_POLICY ??= 'passive';
   const path = fileURLToPath(new URL('../../build/Release/refl.node', import.meta.url));
   if (!existsSync(path)) {
-    throw new ReflError('ERR_NATIVE_LOAD', `the native addon is not built (${path} is missing): run "npm run build:addon"`);
+    throw new ReflError(
+      'ERR_NATIVE_LOAD',
+      `the native addon is not built (${path} is missing): run "npm run build:addon"`,
+    );
   }
   try {
     loaded = createRequire(import.meta.url)(path) as Native;

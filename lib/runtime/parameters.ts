@@ -43,7 +43,11 @@ export class Parameters {
   }
 
   /** Makes a buffer for `leaf` and reads its values from a file, converting the stored type; none is left if that fails. */
-  async load(leaf: Tensor, { path, offset, dtype }: FileSlice, { frozen = false }: { frozen?: boolean } = {}): Promise<void> {
+  async load(
+    leaf: Tensor,
+    { path, offset, dtype }: FileSlice,
+    { frozen = false }: { frozen?: boolean } = {},
+  ): Promise<void> {
     this.add(leaf, { frozen });
     const id = this.handle(leaf);
     try {
@@ -58,7 +62,10 @@ export class Parameters {
   /** Sets a parameter's values: seen by every program run after this call. */
   write(leaf: Tensor, data: TypedArray): void {
     if (dtypeOf(data) !== leaf.dtype || data.length !== leaf.size) {
-      throw new ReflError('ERR_WEIGHTS', `${leaf} cannot be set from ${data.constructor.name} of ${data.length} values`);
+      throw new ReflError(
+        'ERR_WEIGHTS',
+        `${leaf} cannot be set from ${data.constructor.name} of ${data.length} values`,
+      );
     }
     typedSync(() => native().writeBuffer(this.device.handle, this.handle(leaf), data)).catch(() => {});
   }

@@ -79,7 +79,10 @@ export class Program {
     const known = new Set(this.spec.feeds.map(({ name }) => name));
     const unknown = Object.keys(feeds).filter((name) => !known.has(name));
     if (unknown.length) {
-      throw new ReflError('ERR_FEED', `the program takes no feed ${unknown.join(', ')}; it takes ${[...known].join(', ')}`);
+      throw new ReflError(
+        'ERR_FEED',
+        `the program takes no feed ${unknown.join(', ')}; it takes ${[...known].join(', ')}`,
+      );
     }
     return this.spec.feeds.map(({ name, tensor }) => {
       const { dtype, shape } = this.spec.tensors[tensor];

@@ -1,9 +1,7 @@
 // The functions JavaScript sees. Devices, buffers and programs are known by number, so a stale or wrong handle is an
 // error and never a bad pointer. Everything that touches device memory is a job on that device's executor thread; a job
-// settles its promise through one thread-safe function per environment, which is referenced only while jobs are open, so
-// an idle addon never keeps a process alive.
-#include "addon/decode.h"  // first: it configures napi.h
-
+// settles its promise through one thread-safe function per environment, which is referenced only while jobs are open,
+// so an idle addon never keeps a process alive.
 #include <dlfcn.h>
 
 #include <atomic>
@@ -11,6 +9,7 @@
 #include <cstring>
 #include <unordered_map>
 
+#include "addon/decode.h"
 #include "addon/device.h"
 #include "exec/files.h"
 #include "exec/status.h"
@@ -316,11 +315,12 @@ Napi::Value release(const Napi::CallbackInfo& info, Addon& addon) {
   return info.Env().Undefined();
 }
 
-// Node unloads an addon with the last worker that uses it, and the OpenMP runtime with it, whose threads may still be on
-// their way out: both stay in memory.
+// Node unloads an addon with the last worker that uses it, and the OpenMP runtime with it, whose threads may still be
+// on their way out: both stay in memory.
 void stayLoaded() {
   Dl_info self;
-  if (dladdr(reinterpret_cast<void*>(&stayLoaded), &self)) dlopen(self.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+  if (dladdr(reinterpret_cast<void*>(&stayLoaded), &self))
+    dlopen(self.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {

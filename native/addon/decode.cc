@@ -72,14 +72,19 @@ ProgramDecl decodeProgram(const Napi::Object& spec) {
                             integer(t.Get("offset"), "an offset"), integer(t.Get("slot"), "a slot")});
   });
   each(spec, "nodes", [&](const Napi::Object& n) {
-    NodeDecl node{text(n, "op"), text(n, "layer"), integers(n.Get("inputs"), "inputs"),
-                  integers(n.Get("outputs"), "outputs"), {}};
+    NodeDecl node{text(n, "op"),
+                  text(n, "layer"),
+                  integers(n.Get("inputs"), "inputs"),
+                  integers(n.Get("outputs"), "outputs"),
+                  {}};
     const Napi::Array attrs = arrayOf(n.Get("attrs"), "attrs");
     for (uint32_t i = 0; i < attrs.Length(); i++) node.attrs.push_back(list(attrs[i], "attrs", number));
     decl.nodes.push_back(std::move(node));
   });
   const auto ports = [&](const char* name, std::vector<Port>& into) {
-    each(spec, name, [&](const Napi::Object& p) { into.push_back({text(p, "name"), integer(p.Get("tensor"), "a tensor")}); });
+    each(spec, name, [&](const Napi::Object& p) {
+      into.push_back({text(p, "name"), integer(p.Get("tensor"), "a tensor")});
+    });
   };
   ports("feeds", decl.feeds);
   ports("outputs", decl.outputs);
@@ -93,7 +98,8 @@ std::vector<std::byte> decodeBytes(const Napi::Value& value) {
   if (!value.IsTypedArray()) expected("a typed array");
   // The plain call: the wrapper's ArrayBuffer refuses the shared memory that a worker may bring.
   void* data = nullptr;
-  if (napi_get_typedarray_info(value.Env(), value, nullptr, nullptr, &data, nullptr, nullptr) != napi_ok) expected("bytes");
+  if (napi_get_typedarray_info(value.Env(), value, nullptr, nullptr, &data, nullptr, nullptr) != napi_ok)
+    expected("bytes");
   const auto* bytes = static_cast<const std::byte*>(data);
   return {bytes, bytes + value.As<Napi::TypedArray>().ByteLength()};
 }

@@ -1,7 +1,8 @@
 #pragma once
 // JavaScript values as native ones. Every function throws Error("ERR_PROGRAM"...) on a value of the wrong kind.
 
-// A worker that is being terminated takes no more exceptions: without this, node-addon-api would end the process over it.
+// A worker that is being terminated takes no more exceptions: without this, node-addon-api would end the process over
+// it.
 #define NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS
 #include <napi.h>
 

@@ -15,8 +15,9 @@ struct Device {
   const std::string kind;
   const int threads;
   const Kernels& kernels;
-  std::atomic<bool> closing{false};  // jobs that have not begun are refused, a running program stops at its next segment
-  Executor executor;                 // the last member: it joins its thread while the others still exist
+  std::atomic<bool> closing{
+      false};         // jobs that have not begun are refused, a running program stops at its next segment
+  Executor executor;  // the last member: it joins its thread while the others still exist
 };
 
 // The instruction set whose kernels this machine runs ("v4", "v3", "base"), or "" when it lacks the least one built.

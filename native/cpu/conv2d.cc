@@ -44,34 +44,57 @@ struct Phase {
   int64_t packedAt;            // elements before its packed weights
 };
 
-// What a packed weight matrix is made of, as offsets in OIHW: [taps x inner, columns].
+// A packed weight matrix, made of OIHW weights with `plane` taps: rows (tap, in) and columns out; or, for the gradient by
+// the input, rows (tap, out) and columns in. `fold` neighbouring taps make that many times more columns.
 struct Weights {
-  int64_t inner, innerStride;
-  std::vector<int64_t> columns;
+  int64_t outs, ins, plane;
+  bool gradient;
+  int64_t fold;
+
+  int64_t rows() const { return gradient ? outs : ins; }  // a tap
+  int64_t columns() const { return gradient ? fold * ins : outs; }
 };
 
-// `count` offsets, `stride` apart.
-std::vector<int64_t> offsets(int64_t count, int64_t stride) {
-  std::vector<int64_t> list(static_cast<size_t>(count));
-  for (size_t i = 0; i < list.size(); i++) list[i] = static_cast<int64_t>(i) * stride;
-  return list;
+template <class T>
+void packPanel(const Weights& w, const std::vector<int64_t>& taps, const T* from, int64_t first, int64_t count, int64_t width, T* to) {
+  constexpr int64_t W = kLanes<T>;
+  const auto tapCount = static_cast<int64_t>(taps.size());
+  if (!w.gradient) {
+    const int64_t ld = w.ins * w.plane;
+    transpose(count, ld, from + first * ld, ld, [&](int64_t k) { return to + (k % w.plane * w.ins + k / w.plane) * width; });
+  } else {
+    // Squares of the [in, tap] matrix of one output, read past its few columns into the next rows.
+    T unused[W];
+    const bool squares = w.fold == 1 && w.plane <= W && count % W == 0;
+    T* slots[W];
+    for (int64_t o = 0; o < w.outs; o++) {
+      const int64_t start = o * w.ins * w.plane;
+      if (squares && start + (first + count - 1) * w.plane + W <= w.outs * w.ins * w.plane) {
+        std::fill_n(slots, W, &unused[0]);
+        for (int64_t t = 0; t < tapCount; t++) slots[taps[static_cast<size_t>(t)]] = to + (t * w.outs + o) * width;
+        for (int64_t i = 0; i < count; i += W) {
+          transposeSquare(from + start + (first + i) * w.plane, w.plane,
+                          [&](int64_t t) { return slots[t] == unused ? unused : slots[t] + i; });
+        }
+        continue;
+      }
+      for (int64_t t = 0; t < tapCount; t++) {
+        const T* tap = from + start + taps[static_cast<size_t>(t)];
+        T* row = to + (t * w.outs + o) * width;
+        for (int64_t i = 0; i < count; i++) row[i] = tap[(first + i) % w.ins * w.plane + (first + i) / w.ins];
+      }
+    }
+  }
+  for (int64_t k = 0; k < tapCount * w.rows() && count < width; k++) std::fill(to + k * width + count, to + (k + 1) * width, T(0));
 }
 
 template <class T>
 void packWeights(const Weights& w, const std::vector<int64_t>& taps, const T* from, T* to) {
-  const auto depth = static_cast<int64_t>(taps.size()) * w.inner, all = static_cast<int64_t>(w.columns.size());
-  parallelFor(ceilDiv(all, kPanel<T>), 1, [&](int64_t begin, int64_t end) {
+  const int64_t depth = static_cast<int64_t>(taps.size()) * w.rows();
+  parallelFor(ceilDiv(w.columns(), kPanel<T>), 1, [&](int64_t begin, int64_t end) {
     const int64_t first = begin * kPanel<T>;
-    panels<T>(std::min(all, end * kPanel<T>) - first, [&](int64_t j, int64_t count, int64_t width) {
-      const int64_t* columns = w.columns.data() + first + j;
-      for (int64_t k = 0; k < w.inner; k++) {
-        T* row = to + (first + j) * depth + k * width;
-        for (size_t t = 0; t < taps.size(); t++, row += w.inner * width) {
-          const T* tap = from + k * w.innerStride + taps[t];
-          for (int64_t i = 0; i < count; i++) row[i] = tap[columns[i]];
-          std::fill(row + count, row + width, T(0));
-        }
-      }
+    panels<T>(std::min(w.columns(), end * kPanel<T>) - first, [&](int64_t j, int64_t count, int64_t width) {
+      packPanel(w, taps, from, first + j, count, width, to + (first + j) * depth);
     });
   });
 }
@@ -81,7 +104,7 @@ void packWeights(const Weights& w, const std::vector<int64_t>& taps, const T* fr
 template <class T>
 Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> phases, const std::string& key, int64_t batch,
                  int64_t height, int64_t width, bool hasBias) {
-  const int64_t threads = omp_get_max_threads(), columnCount = static_cast<int64_t>(w.columns.size());
+  const int64_t threads = omp_get_max_threads(), columnCount = w.columns();
   Buffer* frozen = weight.frozen ? weight.buffer : nullptr;
   int64_t packedElements = 0;
   for (Phase& phase : phases) {
@@ -202,11 +225,7 @@ Bound bindGradWeight(const Conv& conv) {
           transpose(depth, count, from, conv.outChannels, [&](int64_t o) { return to + o * ld; });
         };
         const auto b = [&](int64_t column, int64_t count, int64_t k, int64_t depth, T* to) {
-          T line[kBlockColumns + kPanel<T>] = {};
-          for (int64_t i = 0; i < depth; i++) {
-            copyPatches(p, x + ins.begin, k + i, 1, column, count, line, 0);
-            panels<T>(count, [&](int64_t j, int64_t, int64_t width) { std::copy_n(line + j, width, to + j * depth + i * width); });
-          }
+          packPatches(p, x + ins.begin, column, count, k, depth, to);
         };
         const auto c = [&](int64_t row) { return sums + row * columns; };
         gemmRegion<T>(outs.size(), columns, conv.pixels(), a, b, nullptr, c, scratch);
@@ -233,8 +252,9 @@ Bound bindConv2d(const NodeSpec& node) {
   if (y.dtype == DType::f32 && weight.frozen && conv.strideY == 1 && conv.strideX == 1 && winograd.pays(conv.kernelHeight, conv.kernelWidth)) {
     return bindWinograd(winograd, weight.buffer, bias);
   }
-  const Phase phase{conv.patches(), offsets(conv.taps(), 1), 0, 0, 1, 1, 0};
-  const Weights w{conv.channels, conv.taps(), offsets(conv.outChannels, conv.channels * conv.taps())};
+  Phase phase{conv.patches(), {}, 0, 0, 1, 1, 0};
+  for (int64_t t = 0; t < conv.taps(); t++) phase.taps.push_back(t);
+  const Weights w{conv.outChannels, conv.channels, conv.taps(), false, 1};
   return onFloat(y.dtype, node, [&](auto tag) {
     return bindPhases<decltype(tag)>(weight, w, {phase}, "conv2d", conv.batch, conv.outHeight, conv.outWidth, bias);
   });
@@ -252,13 +272,10 @@ Bound bindConv2dGradInput(const NodeSpec& node) {
   std::string key = "conv2dGradInput " + std::to_string(conv.strideY) + " " + std::to_string(conv.strideX) + " " +
                           std::to_string(conv.top % conv.strideY) + " " + std::to_string(conv.left % conv.strideX);
   const int64_t tapRow = conv.kernelWidth;
-  Weights w{conv.outChannels, conv.channels * conv.taps(), offsets(conv.channels, conv.taps())};
+  Weights w{conv.outChannels, conv.channels, conv.taps(), true, 1};
   if (conv.strideX > 1 && conv.strideX == conv.kernelWidth && conv.left == 0 && conv.width == conv.outWidth * conv.strideX) {
     // Patches that tile the image's rows: a row of a patch is one pixel of more channels, and the stride is gone.
-    w.columns.clear();
-    for (int64_t x = 0; x < conv.kernelWidth; x++) {
-      for (int64_t c = 0; c < conv.channels; c++) w.columns.push_back(c * conv.taps() + x);
-    }
+    w.fold = conv.kernelWidth;
     key += " rows";
     conv.channels *= conv.kernelWidth;
     conv.width = conv.outWidth;

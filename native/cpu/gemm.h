@@ -190,35 +190,46 @@ void gemmRegion(int64_t rows, int64_t columns, int64_t depth, const A& a, const 
   T* blockB = scratch + kBlockRows * (kBlockDepth + kRowGap);
   T* at[kBlockRows];
   const int64_t blocks = std::max<int64_t>(1, ceilDiv(depth, kBlockDepth));
+  // Columns [n, n + width) of rows [m, m + height), plus the products of one block of the depth.
+  const auto product = [&](int64_t n, int64_t width, int64_t m, int64_t height, int64_t block, int64_t k, int64_t step) {
+    const int64_t lda = step + kRowGap;
+    a(m, height, k, step, blockA, lda);
+    for (int64_t i = 0; i < height; i++) at[i] = c(m + i) + n;
+    panels<T>(width, [&](int64_t j, int64_t count, int64_t panelWidth) {
+      const T* panel;
+      if constexpr (packed) {
+        panel = b.data + (n + j) * b.depth + k * panelWidth;
+      } else {
+        panel = blockB + j * step;
+      }
+      const T* start = bias ? bias + n + j : nullptr;
+      rowGroups(height, [&](int64_t i, int64_t group) {
+        const T* left = blockA + i * lda;
+        if (count == panelWidth && evenlySpaced(at + i, group)) {
+          T* first = at[i] + j;
+          const int64_t ldc = group > 1 ? at[i + 1] - at[i] : 0;
+          tileOf<T>(group, panelWidth / kLanes<T>)(step, left, lda, panel, block ? first : start, block ? ldc : 0, first, ldc);
+        } else {
+          tileByCopy<T>(group, count, panelWidth, step, left, lda, panel, start, block > 0, at + i, j);
+        }
+      });
+    });
+  };
+  const auto depthOf = [&](int64_t block) { return depth * block / blocks; };
   for (int64_t n = 0; n < columns; n += kBlockColumns) {
     const int64_t width = std::min(kBlockColumns, columns - n);
-    for (int64_t block = 0; block < blocks; block++) {
-      const int64_t k = depth * block / blocks, step = depth * (block + 1) / blocks - k;
-      if constexpr (!packed) b(n, width, k, step, blockB);
+    if constexpr (packed) {  // C stays in the cache
       for (int64_t m = 0; m < rows; m += kBlockRows) {
-        const int64_t height = std::min(kBlockRows, rows - m), lda = step + kRowGap;
-        a(m, height, k, step, blockA, lda);
-        for (int64_t i = 0; i < height; i++) at[i] = c(m + i) + n;
-        panels<T>(width, [&](int64_t j, int64_t count, int64_t panelWidth) {
-          const T* panel;
-          if constexpr (packed) {
-            panel = b.data + (n + j) * b.depth + k * panelWidth;
-          } else {
-            panel = blockB + j * step;
-          }
-          const T* start = bias ? bias + n + j : nullptr;
-          rowGroups(height, [&](int64_t i, int64_t group) {
-            const T* left = blockA + i * lda;
-            if (count == panelWidth && evenlySpaced(at + i, group)) {
-              T* first = at[i] + j;
-              const int64_t ldc = group > 1 ? at[i + 1] - at[i] : 0;
-              tileOf<T>(group, panelWidth / kLanes<T>)(step, left, lda, panel, block ? first : start, block ? ldc : 0,
-                                                       first, ldc);
-            } else {
-              tileByCopy<T>(group, count, panelWidth, step, left, lda, panel, start, block > 0, at + i, j);
-            }
-          });
-        });
+        for (int64_t block = 0; block < blocks; block++) {
+          const int64_t k = depthOf(block);
+          product(n, width, m, std::min(kBlockRows, rows - m), block, k, depthOf(block + 1) - k);
+        }
+      }
+    } else {  // a block of B is packed once
+      for (int64_t block = 0; block < blocks; block++) {
+        const int64_t k = depthOf(block), step = depthOf(block + 1) - k;
+        b(n, width, k, step, blockB);
+        for (int64_t m = 0; m < rows; m += kBlockRows) product(n, width, m, std::min(kBlockRows, rows - m), block, k, step);
       }
     }
   }

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cpu/support.h"
+#include "cpu/gemm.h"
 
 namespace refl::REFL_ISA {
 
@@ -46,6 +46,37 @@ void copyPatches(const Patches& p, const T* images, int64_t row, int64_t count, 
       left -= end - from;
     }
   }
+}
+
+// Packs columns [column, column + count) of `depth` patches from `row` on, as panels whose rows are patches.
+template <class T>
+void packPatches(const Patches& p, const T* images, int64_t column, int64_t count, int64_t row, int64_t depth, T* to) {
+  if (p.channels % kPanel<T> != 0 || column % kPanel<T> != 0) {
+    T line[kBlockColumns] = {};
+    for (int64_t i = 0; i < depth; i++) {
+      copyPatches(p, images, row + i, 1, column, count, line, 0);
+      panels<T>(count, [&](int64_t j, int64_t, int64_t width) { std::copy_n(line + j, width, to + j * depth + i * width); });
+    }
+    return;
+  }
+  // A panel is some channels of one tap, and neighbouring patches take them from neighbouring pixels.
+  panels<T>(count, [&](int64_t j, int64_t, int64_t) {
+    const int64_t tap = (column + j) / p.channels, ky = tap / p.kernelWidth, kx = tap % p.kernelWidth;
+    T* panel = to + j * depth;
+    for (int64_t i = 0; i < depth;) {
+      const int64_t line = (row + i) / p.columns, first = (row + i) % p.columns;
+      const int64_t end = std::min(p.columns, first + depth - i), y = line % p.rows * p.strideY - p.top + ky;
+      const bool inside = y >= 0 && y < p.height;
+      const T* from = images + (line / p.rows * p.height + y) * p.width * p.pixel + (column + j) % p.channels;
+      for (int64_t at = first; at < end; at++, panel += kPanel<T>) {
+        const int64_t x = at * p.strideX - p.left + kx;
+        const bool read = inside && x >= 0 && x < p.width;
+        store(panel, read ? load(from + x * p.pixel) : Vector<T>{});
+        store(panel + kLanes<T>, read ? load(from + x * p.pixel + kLanes<T>) : Vector<T>{});
+      }
+      i += end - first;
+    }
+  });
 }
 
 }  // namespace refl::REFL_ISA

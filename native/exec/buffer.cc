@@ -15,9 +15,9 @@ std::string describe(DType dtype, const Shape& shape) {
   return text + "]";
 }
 
-// Fresh pages cost nothing until they are touched, so neither a weight that a file will fill nor the null device's arena
-// is written twice, or at all; unmapping returns them at once, which free() would leave to the allocator's mood. Huge
-// pages make the first touch of gigabytes several times as fast.
+// Fresh pages cost nothing until they are touched, so neither a weight that a file will fill nor the null device's
+// arena is written twice, or at all; unmapping returns them at once, which free() would leave to the allocator's mood.
+// Huge pages make the first touch of gigabytes several times as fast.
 std::shared_ptr<std::byte> allocate(size_t bytes, const std::string& what) {
   const size_t length = std::max<size_t>(bytes, 1);
   void* p = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -34,7 +34,8 @@ int64_t checkedBytes(DType dtype, const Shape& shape) {
   int64_t bytes = static_cast<int64_t>(bytesOf(dtype));
   for (int64_t d : shape) {
     if (d < 0 || __builtin_mul_overflow(bytes, std::max<int64_t>(d, 1), &bytes)) {
-      throw Error("ERR_SHAPE", describe(dtype, shape) + " is no shape: an extent is negative, or there are too many bytes");
+      throw Error("ERR_SHAPE",
+                  describe(dtype, shape) + " is no shape: an extent is negative, or there are too many bytes");
     }
   }
   return std::find(shape.begin(), shape.end(), 0) == shape.end() ? bytes : 0;

@@ -15,8 +15,8 @@ namespace refl {
 // Zeroed, page-aligned bytes that go back to the system with their last owner. Throws ERR_OUT_OF_MEMORY, naming `what`.
 std::shared_ptr<std::byte> allocate(size_t bytes, const std::string& what);
 
-// Bytes of a tensor. Throws ERR_SHAPE where an extent is negative or the bytes overflow; so do the bytes that remain when
-// extents of 0 are left out, which kernels multiply too.
+// Bytes of a tensor. Throws ERR_SHAPE where an extent is negative or the bytes overflow; so do the bytes that remain
+// when extents of 0 are left out, which kernels multiply too.
 int64_t checkedBytes(DType dtype, const Shape& shape);
 
 class Buffer {

@@ -28,7 +28,8 @@ class File {
       const ssize_t n = pread(fd_, p, bytes, static_cast<off_t>(offset));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) throw Error("ERR_WEIGHTS", path_ + ": cannot read: " + std::strerror(errno));
-      if (n == 0) throw Error("ERR_WEIGHTS", path_ + ": the file ended early; it was cut short or is still being written");
+      if (n == 0)
+        throw Error("ERR_WEIGHTS", path_ + ": the file ended early; it was cut short or is still being written");
       p += n;
       bytes -= static_cast<size_t>(n);
       offset += static_cast<uint64_t>(n);
@@ -61,7 +62,8 @@ void stream(const File& file, uint64_t offset, To* to, int64_t count, Convert co
   std::vector<From> staging(static_cast<size_t>(std::min(count, block)));
   for (int64_t done = 0; done < count; done += block) {
     const int64_t n = std::min(block, count - done);
-    file.read(staging.data(), static_cast<size_t>(n) * sizeof(From), offset + static_cast<uint64_t>(done) * sizeof(From));
+    file.read(staging.data(), static_cast<size_t>(n) * sizeof(From),
+              offset + static_cast<uint64_t>(done) * sizeof(From));
     for (int64_t i = 0; i < n; i++) to[done + i] = convert(staging[static_cast<size_t>(i)]);
   }
 }
@@ -108,7 +110,8 @@ void readInto(Buffer& buffer, const std::string& path, uint64_t offset, const st
   } else {
     known = false;
   }
-  if (!known) throw Error("ERR_WEIGHTS", path + ": cannot read " + type + " values into " + describe(buffer.dtype, buffer.shape));
+  if (!known)
+    throw Error("ERR_WEIGHTS", path + ": cannot read " + type + " values into " + describe(buffer.dtype, buffer.shape));
   buffer.touch();
 }
 

@@ -8,8 +8,8 @@
 
 namespace refl {
 
-// Reads `count` elements of `fileType` (safetensors' names: F64 F32 F16 BF16 I64 I32 U8) at byte `offset` of `path` into
-// `buffer`, converting to its dtype. I64 values must fit into 32 bits. Throws ERR_WEIGHTS.
+// Reads `count` elements of `fileType` (safetensors' names: F64 F32 F16 BF16 I64 I32 U8) at byte `offset` of `path`
+// into `buffer`, converting to its dtype. I64 values must fit into 32 bits. Throws ERR_WEIGHTS.
 void readInto(Buffer& buffer, const std::string& path, uint64_t offset, const std::string& fileType);
 
 }  // namespace refl

@@ -16,9 +16,9 @@ namespace refl {
 struct Operand {
   DType dtype = DType::f32;
   Shape shape;
-  bool present = false;       // false for an optional input that was left out
-  Buffer* buffer = nullptr;   // set for parameters and constants: persistent bytes
-  bool frozen = false;        // the buffer never changes, so packing it once is safe
+  bool present = false;      // false for an optional input that was left out
+  Buffer* buffer = nullptr;  // set for parameters and constants: persistent bytes
+  bool frozen = false;       // the buffer never changes, so packing it once is safe
 
   int64_t size() const { return sizeOf(shape); }
   int64_t rank() const { return static_cast<int64_t>(shape.size()); }
@@ -28,10 +28,10 @@ struct Operand {
 // A node of a program, as its kernel binder sees it.
 struct NodeSpec {
   const OpInfo* op = nullptr;
-  std::string layer;                        // for messages only
-  std::vector<Operand> inputs;              // fixed inputs in table order, then the groups
+  std::string layer;            // for messages only
+  std::vector<Operand> inputs;  // fixed inputs in table order, then the groups
   std::vector<Operand> outputs;
-  std::vector<std::vector<double>> attrs;   // in table order
+  std::vector<std::vector<double>> attrs;  // in table order
 
   const std::vector<double>& list(const char* name) const;  // throws on a name that is not in the table
   double number(const char* name) const { return list(name).at(0); }

@@ -66,7 +66,8 @@ void Program::verifyNode(const NodeDecl& node, bool update) const {
     if (i < fixed || !contains(op->writes, op->group[(i - fixed) % group])) continue;
     const Operand target = operand(node.inputs[i]);
     if (!target.buffer || target.frozen) {
-      refuse(node.op + " writes " + describe(target.dtype, target.shape) + (target.buffer ? ", a frozen" : ", which is no") + " parameter");
+      refuse(node.op + " writes " + describe(target.dtype, target.shape) +
+             (target.buffer ? ", a frozen" : ", which is no") + " parameter");
     }
   }
   for (int64_t t : node.outputs) {
@@ -89,7 +90,8 @@ void Program::verify() const {
   if (count > 0 && (decl_.segments.empty() || decl_.segments[0] != 0)) refuse("nodes outside of every segment");
   for (const auto* ports : {&decl_.feeds, &decl_.outputs}) {
     for (const Port& port : *ports) {
-      if (port.tensor < 0 || port.tensor >= static_cast<int64_t>(decl_.tensors.size())) refuse("an unknown port " + port.name);
+      if (port.tensor < 0 || port.tensor >= static_cast<int64_t>(decl_.tensors.size()))
+        refuse("an unknown port " + port.name);
     }
   }
   for (const Port& feed : decl_.feeds) {

@@ -47,10 +47,10 @@ using Between = std::function<bool(double)>;
 class Program {
  public:
   // Verifies the declaration, allocates the arena and binds the kernels. What verification guarantees, whatever was
-  // declared: every tensor lies inside the arena or fills its buffer, every index and count fits, and only updates write
-  // buffers, never frozen ones. That the shapes and attributes of one node fit each other is the work of lib/graph's shape
-  // rules, and kernels rely on it; that no two live tensors share bytes is the planner's.
-  // Throws ERR_PROGRAM, ERR_SHAPE, ERR_OUT_OF_MEMORY, or what a kernel's binder throws.
+  // declared: every tensor lies inside the arena or fills its buffer, every index and count fits, and only updates
+  // write buffers, never frozen ones. That the shapes and attributes of one node fit each other is the work of
+  // lib/graph's shape rules, and kernels rely on it; that no two live tensors share bytes is the planner's. Throws
+  // ERR_PROGRAM, ERR_SHAPE, ERR_OUT_OF_MEMORY, or what a kernel's binder throws.
   Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers, const Kernels& kernels);
 
   const std::vector<Port>& feeds() const { return decl_.feeds; }

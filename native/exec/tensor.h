@@ -10,9 +10,7 @@ namespace refl {
 
 enum class DType : uint8_t { f32, f64, i32, u8 };
 
-constexpr size_t bytesOf(DType t) {
-  return t == DType::f64 ? 8 : t == DType::u8 ? 1 : 4;
-}
+constexpr size_t bytesOf(DType t) { return t == DType::f64 ? 8 : t == DType::u8 ? 1 : 4; }
 
 using Shape = std::vector<int64_t>;
 

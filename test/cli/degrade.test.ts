@@ -13,13 +13,23 @@ await mkdir(clean);
 await picture(96, 80).png().toFile(join(clean, 'a.png'));
 await picture(80, 96).png().toFile(join(clean, 'b.png'));
 
-const degrade = (out: string, ...args: string[]) => refl(['data', 'degrade', clean, '-o', join(folder, out), '--threads', '1', ...args]);
+const degrade = (out: string, ...args: string[]) =>
+  refl(['data', 'degrade', clean, '-o', join(folder, out), '--threads', '1', ...args]);
 
 test('pictures come out damaged, at their size, the same for the same seed', async () => {
   const first = await degrade('first', '--seed', '7', '--json', '--down', '2', '3', '--noise', '4', '5');
   assert.is(first.code, 0, first.stderr);
-  const records = first.stdout.trim().split('\n').map((line) => JSON.parse(line));
-  assert.equal(records.map(({ width, height }) => [width, height]), [[96, 80], [80, 96]]);
+  const records = first.stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  assert.equal(
+    records.map(({ width, height }) => [width, height]),
+    [
+      [96, 80],
+      [80, 96],
+    ],
+  );
   assert.ok(records.every(({ down, noise }) => down >= 2 && down < 3 && noise >= 4 && noise < 5));
   assert.is.not(records[0].down, records[1].down);
   assert.equal((await readdir(join(folder, 'first'))).sort(), ['a.png', 'b.png']);
@@ -34,7 +44,13 @@ test('pictures come out damaged, at their size, the same for the same seed', asy
 });
 
 test('bounds that make no sense are refused', async () => {
-  for (const args of [['--sigma', '3', '2'], ['--jpeg', '0', '100'], ['--down', 'a', 'b'], ['--noise', '1'], ['--seed', '0.5']]) {
+  for (const args of [
+    ['--sigma', '3', '2'],
+    ['--jpeg', '0', '100'],
+    ['--down', 'a', 'b'],
+    ['--noise', '1'],
+    ['--seed', '0.5'],
+  ]) {
     const outcome = await degrade('never', ...args);
     assert.is(outcome.code, 2, args.join(' '));
     assert.is(errorLines(outcome).length, 1);

@@ -1,6 +1,6 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Progress, clock } from '../../lib/cli/progress.ts';
+import { clock, Progress } from '../../lib/cli/progress.ts';
 import { refl } from './support.ts';
 
 const test = suite('cli');
@@ -8,7 +8,13 @@ const test = suite('cli');
 test('doctor says what was found, and why CUDA is not used', async () => {
   const { stdout, stderr } = await refl(['doctor', '--json']);
   assert.is(stderr, '');
-  const findings = new Map(stdout.trim().split('\n').map((line) => JSON.parse(line)).map((finding) => [finding.what, finding]));
+  const findings = new Map(
+    stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+      .map((finding) => [finding.what, finding]),
+  );
   assert.is(findings.get('node').found.split(' ')[0], process.version);
   assert.ok(findings.get('addon').ok, findings.get('addon').found);
   assert.ok(findings.get('cpu').ok);
@@ -22,7 +28,17 @@ test('--version and --help answer and succeed', async () => {
   assert.match(version.stdout, /^\d+\.\d+\.\d+\n$/);
   const help = await refl(['restore', '--help']);
   assert.is(help.code, 0);
-  for (const flag of ['--out', '--aligned', '--model', '--device', '--threads', '--batch', '--compare', '--json', '--config']) {
+  for (const flag of [
+    '--out',
+    '--aligned',
+    '--model',
+    '--device',
+    '--threads',
+    '--batch',
+    '--compare',
+    '--json',
+    '--config',
+  ]) {
     assert.match(help.stdout, new RegExp(flag));
   }
 });

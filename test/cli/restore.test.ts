@@ -22,7 +22,17 @@ async function folderOf(name: string, files: Record<string, Sharp | Buffer | str
   return at(name);
 }
 
-const aligned = (...args: string[]): string[] => ['restore', ...args, '--model', model, '--device', 'cpu', '--threads', '1', '--aligned'];
+const aligned = (...args: string[]): string[] => [
+  'restore',
+  ...args,
+  '--model',
+  model,
+  '--device',
+  'cpu',
+  '--threads',
+  '1',
+  '--aligned',
+];
 
 test('a folder of aligned crops becomes OUT/<stem>.png of the same size', async () => {
   const faces = await folderOf('faces', {
@@ -36,19 +46,34 @@ test('a folder of aligned crops becomes OUT/<stem>.png of the same size', async 
   const outcome = await refl(aligned(faces, '-o', out, '--compare', '--batch', '2'));
   assert.equal([outcome.code, outcome.stderr], [0, '']);
   assert.is(outcome.stdout, ['a.png', 'b.two.png', 'c.png'].map((name) => `${join(out, name)}\n`).join(''));
-  assert.equal((await readdir(out)).sort(), ['a.compare.png', 'a.png', 'b.two.compare.png', 'b.two.png', 'c.compare.png', 'c.png']);
-  const sizes = await Promise.all(['a.png', 'b.two.png', 'c.png', 'c.compare.png'].map((name) => sharp(join(out, name)).metadata()));
+  assert.equal((await readdir(out)).sort(), [
+    'a.compare.png',
+    'a.png',
+    'b.two.compare.png',
+    'b.two.png',
+    'c.compare.png',
+    'c.png',
+  ]);
+  const sizes = await Promise.all(
+    ['a.png', 'b.two.png', 'c.png', 'c.compare.png'].map((name) => sharp(join(out, name)).metadata()),
+  );
   assert.equal(
     sizes.map(({ width, height }) => [width, height]),
-    [[32, 32], [48, 40], [20, 64], [40, 64]],
+    [
+      [32, 32],
+      [48, 40],
+      [20, 64],
+      [40, 64],
+    ],
   );
 });
 
 test('bad files of a batch get one line each, and the others are done', async () => {
   const png = await picture(40, 40).png().toBuffer();
+  const frames = Buffer.concat([0, 100, 200].map((level) => Buffer.alloc(10 * 10 * 3, level)));
   const mixed = await folderOf('mixed', {
     'alpha.png': picture(30, 30, 4).png(),
-    'animated.gif': sharp(Buffer.alloc(10 * 30 * 3), { raw: { width: 10, height: 30, channels: 3, pageHeight: 10 } }).gif(),
+    'animated.gif': sharp(frames, { raw: { width: 10, height: 30, channels: 3, pageHeight: 10 } }).gif(),
     'broken.jpg': (await picture(90, 90).jpeg().toBuffer()).subarray(0, 900),
     'cmyk.jpg': picture(30, 30).toColourspace('cmyk').jpeg(),
     'deep.png': picture(30, 30).toColourspace('rgb16').png(),
@@ -63,21 +88,24 @@ test('bad files of a batch get one line each, and the others are done', async ()
   const out = at('mixed-out');
   const outcome = await refl(aligned(mixed, at('missing.png'), '-o', out, '--json'));
   assert.is(outcome.code, 1);
-  const records = outcome.stdout.trim().split('\n').map((line) => JSON.parse(line));
+  const records = outcome.stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
   const failed = records.filter(({ error }) => error);
-  assert.equal(
-    failed.map(({ input, error }) => [input.slice(folder.length + 1), error.code]).sort(),
-    [
-      ['missing.png', 'ERR_FILE'],
-      ['mixed/broken.jpg', 'ERR_IMAGE'],
-      ['mixed/dangling.png', 'ERR_FILE'],
-      ['mixed/empty.png', 'ERR_IMAGE'],
-      ['mixed/short.png', 'ERR_IMAGE'],
-      ['mixed/text.png', 'ERR_IMAGE'],
-    ],
-  );
+  assert.equal(failed.map(({ input, error }) => [input.slice(folder.length + 1), error.code]).sort(), [
+    ['missing.png', 'ERR_FILE'],
+    ['mixed/broken.jpg', 'ERR_IMAGE'],
+    ['mixed/dangling.png', 'ERR_FILE'],
+    ['mixed/empty.png', 'ERR_IMAGE'],
+    ['mixed/short.png', 'ERR_IMAGE'],
+    ['mixed/text.png', 'ERR_IMAGE'],
+  ]);
   const good = ['alpha', 'animated', 'cmyk', 'deep', 'one', 'turned', 'wide'];
-  assert.equal((await readdir(out)).sort(), good.map((name) => `${name}.png`));
+  assert.equal(
+    (await readdir(out)).sort(),
+    good.map((name) => `${name}.png`),
+  );
   const wide = records.find(({ input }) => input.endsWith('wide.png'));
   assert.equal([wide.width, wide.height, wide.faces, wide.output], [20_000, 4, 1, join(out, 'wide.png')]);
   const turned = records.find(({ input }) => input.endsWith('turned.jpg'));
@@ -90,7 +118,11 @@ test('bad files of a batch get one line each, and the others are done', async ()
 });
 
 test('inputs that share a stem keep their extension; a file named twice is done once', async () => {
-  const twins = await folderOf('twins', { 'x.png': picture(8, 8).png(), 'x.jpg': picture(8, 8).jpeg(), 'y.png': picture(8, 8).png() });
+  const twins = await folderOf('twins', {
+    'x.png': picture(8, 8).png(),
+    'x.jpg': picture(8, 8).jpeg(),
+    'y.png': picture(8, 8).png(),
+  });
   const outcome = await refl(aligned(twins, at('twins', 'y.png'), '-o', at('twins-out')));
   assert.is(outcome.code, 0, outcome.stderr);
   assert.equal((await readdir(at('twins-out'))).sort(), ['x.jpg.png', 'x.png.png', 'y.png']);
@@ -165,8 +197,22 @@ test('a model that is corrupt or computes nonsense: exit code 1, one line, no pi
   const nan = at('nan.safetensors');
   await writeTinyModel(nan, { change: (_, values) => values.fill(Number.NaN) });
   const other = at('other.safetensors');
-  await writeTinyModel(other, { without: ['context', 'unet.out.0.weight', 'unet.out.0.bias', 'unet.out.2.weight', 'unet.out.2.bias', 'unet.time_embed.0.bias'] });
-  for (const [path, why] of [[short, /beyond the file/], [nan, /NaN or infinity/], [other, /missing: .*and 2 more/], [image, /no safetensors file/]] as const) {
+  await writeTinyModel(other, {
+    without: [
+      'context',
+      'unet.out.0.weight',
+      'unet.out.0.bias',
+      'unet.out.2.weight',
+      'unet.out.2.bias',
+      'unet.time_embed.0.bias',
+    ],
+  });
+  for (const [path, why] of [
+    [short, /beyond the file/],
+    [nan, /NaN or infinity/],
+    [other, /missing: .*and 2 more/],
+    [image, /no safetensors file/],
+  ] as const) {
     const outcome = await refl(['restore', image, '-o', at('nothing'), '--aligned', '--model', path]);
     assert.is(outcome.code, 1, path);
     assert.is(errorLines(outcome).length, 1, outcome.stderr);

@@ -10,7 +10,10 @@ export interface Outcome {
 const main = fileURLToPath(new URL('../../lib/cli/main.ts', import.meta.url));
 
 /** Runs the command line; `onOutput` is called at each piece of stdout, and may send a signal. */
-export function refl(args: readonly string[], onOutput?: (kill: (signal: NodeJS.Signals) => void) => void): Promise<Outcome> {
+export function refl(
+  args: readonly string[],
+  onOutput?: (kill: (signal: NodeJS.Signals) => void) => void,
+): Promise<Outcome> {
   const child = spawn(process.execPath, ['--import', 'tsx', main, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   const outcome: Outcome = { code: null, stdout: '', stderr: '' };
   child.stdout.on('data', (data) => {

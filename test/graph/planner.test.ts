@@ -19,7 +19,8 @@ const aligned = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNM
 
 /** The most bytes that are live at any one step: no layout can do with fewer. */
 function maxLive(lives: readonly Lifetime[]): number {
-  const at = (step: number): number => lives.reduce((sum, l) => sum + (l.first <= step && step <= l.last ? l.bytes : 0), 0);
+  const at = (step: number): number =>
+    lives.reduce((sum, l) => sum + (l.first <= step && step <= l.last ? l.bytes : 0), 0);
   return Math.max(0, ...lives.map(({ first }) => at(first)));
 }
 
@@ -59,8 +60,14 @@ test('the arena holds what is live at once, and never more than a buffer for eac
 test('spreading gives every lifetime bytes of its own', () => {
   for (const seed of seeds) {
     const lives = lifetimes(seed);
-    checkLayout(lives.map(({ bytes }) => ({ bytes, first: 0, last: 0 })), spreadArena(lives));
-    assert.is(spreadArena(lives).bytes, lives.reduce((sum, { bytes }) => sum + aligned(bytes), 0));
+    checkLayout(
+      lives.map(({ bytes }) => ({ bytes, first: 0, last: 0 })),
+      spreadArena(lives),
+    );
+    assert.is(
+      spreadArena(lives).bytes,
+      lives.reduce((sum, { bytes }) => sum + aligned(bytes), 0),
+    );
   }
 });
 

@@ -26,7 +26,9 @@ test('8-bit RGB passes through a PNG unchanged, from a path, from bytes and from
 test('alpha is kept apart, and comes back bit for bit', async () => {
   const rgba = await picture(40, 30, 4).png().toBuffer();
   const { alpha, ...image } = await decodeImage(rgba);
-  const again = await sharp(await encodePng(image, alpha)).raw().toBuffer({ resolveWithObject: true });
+  const again = await sharp(await encodePng(image, alpha))
+    .raw()
+    .toBuffer({ resolveWithObject: true });
   assert.is(again.info.channels, 4);
   assert.ok(again.data.equals(await picture(40, 30, 4).raw().toBuffer()));
 });
@@ -53,7 +55,9 @@ test('grey, CMYK, 16-bit and EXIF-rotated pictures become upright 8-bit RGB', as
 
 test('of an animation the first frame is read, and that is said', async () => {
   const frames = Buffer.concat([0, 1, 2].map((i) => Buffer.alloc(20 * 10 * 3, 40 + 80 * i)));
-  const gif = await sharp(frames, { raw: { width: 20, height: 30, channels: 3, pageHeight: 10 } }).gif().toBuffer();
+  const gif = await sharp(frames, { raw: { width: 20, height: 30, channels: 3, pageHeight: 10 } })
+    .gif()
+    .toBuffer();
   const { width, height, data, notes } = await decodeImage(gif);
   assert.equal([width, height, data[0]], [20, 10, 40]);
   assert.match(notes[0], /3 frames/);
@@ -70,7 +74,9 @@ test('a JPEG with damage in the middle is read, and that is said', async () => {
 test('what is no image is refused, by name', async () => {
   const jpeg = await picture(100, 100).jpeg().toBuffer();
   const png = await picture(100, 100).png().toBuffer();
-  const huge = await sharp({ create: { width: 20_000, height: 6000, channels: 3, background: '#888' } }).png().toBuffer();
+  const huge = await sharp({ create: { width: 20_000, height: 6000, channels: 3, background: '#888' } })
+    .png()
+    .toBuffer();
   const cases: Record<string, [Buffer, RegExp]> = {
     'empty.png': [Buffer.alloc(0), /the file is empty/],
     'text.jpg': [Buffer.from('once upon a time there was no image'), /no image/],
@@ -96,7 +102,14 @@ test('what is no image is refused, by name', async () => {
 });
 
 test('a picture fits into a square and back: any shape, from one pixel on', async () => {
-  for (const [width, height] of [[32, 32], [40, 30], [1, 1], [3, 200], [500, 2], [64, 64]]) {
+  for (const [width, height] of [
+    [32, 32],
+    [40, 30],
+    [1, 1],
+    [3, 200],
+    [500, 2],
+    [64, 64],
+  ]) {
     const data = await picture(width, height).raw().toBuffer();
     const { square, box } = await fitSquare({ width, height, data }, 32);
     assert.is(square.data.length, 32 * 32 * 3);
@@ -111,7 +124,9 @@ test('a picture fits into a square and back: any shape, from one pixel on', asyn
 test('a comparison is twice as wide', async () => {
   const left = { width: 40, height: 30, data: rgb };
   const right = { width: 40, height: 30, data: Buffer.alloc(rgb.length, 7) };
-  const { data, info } = await sharp(await encodeBeside(left, right)).raw().toBuffer({ resolveWithObject: true });
+  const { data, info } = await sharp(await encodeBeside(left, right))
+    .raw()
+    .toBuffer({ resolveWithObject: true });
   assert.equal([info.width, info.height, info.channels], [80, 30, 3]);
   assert.equal([...data.subarray(0, 3)], [...rgb.subarray(0, 3)]);
   assert.equal([...data.subarray(-3)], [7, 7, 7]);

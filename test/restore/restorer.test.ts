@@ -1,5 +1,6 @@
-import { join } from 'node:path';
 import { writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import sharp, { type Sharp } from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -14,7 +15,7 @@ await writeTinyModel(model);
 const busy = join(folder, 'busy.safetensors');
 await writeTinyModel(busy, {
   config: { ...tinyConfig, timestep: 200 },
-  change: (key, values) => key.startsWith('unet.out.2') && values.forEach((_, i) => (values[i] = Math.sin(i) / 4)),
+  change: (key, values) => key.startsWith('unet.out.2') && values.set(values.map((_, i) => Math.sin(i) / 4)),
 });
 
 let restorer: Restorer;
@@ -35,7 +36,14 @@ test('the identity model gives an aligned crop back, to a grey level', async () 
 });
 
 test('every aligned crop comes back at its own size, from one pixel to 20,000', async () => {
-  for (const [width, height] of [[1, 1], [2, 3], [31, 33], [100, 40], [20_000, 3], [64, 64]]) {
+  for (const [width, height] of [
+    [1, 1],
+    [2, 3],
+    [31, 33],
+    [100, 40],
+    [20_000, 3],
+    [64, 64],
+  ]) {
     const source = picture(width, height);
     const { image, figures } = await restorer.restore(await source.png().toBuffer(), { aligned: true });
     const { info } = await sharp(image).raw().toBuffer({ resolveWithObject: true });
@@ -58,11 +66,23 @@ test('alpha is put back untouched; a rotated picture comes back upright', async 
 
 test('a batch keeps order and gives each picture its own result or error', async () => {
   using many = await Restorer.load({ model: busy, device: 'cpu', threads: 1, batch: 2 });
-  const crops = await Promise.all([1, 2, 3].map((k) => picture(32, 32).modulate({ brightness: k / 3 }).png().toBuffer()));
-  const alone = await Promise.all(crops.map(async (crop) => pixels((await many.restore(crop, { aligned: true })).image)));
+  const crops = await Promise.all(
+    [1, 2, 3].map((k) =>
+      picture(32, 32)
+        .modulate({ brightness: k / 3 })
+        .png()
+        .toBuffer(),
+    ),
+  );
+  const alone = await Promise.all(
+    crops.map(async (crop) => pixels((await many.restore(crop, { aligned: true })).image)),
+  );
   assert.ok(distance(alone[0], await pixels(crops[0])) > 5, 'this model changes pictures');
   const results = await many.restoreMany([crops[0], Buffer.from('no image'), crops[1], crops[2]], { aligned: true });
-  assert.equal(results.map(({ status }) => status), ['fulfilled', 'rejected', 'fulfilled', 'fulfilled']);
+  assert.equal(
+    results.map(({ status }) => status),
+    ['fulfilled', 'rejected', 'fulfilled', 'fulfilled'],
+  );
   assert.is(((results[1] as PromiseRejectedResult).reason as ReflError).code, 'ERR_IMAGE');
   const together = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value.image] : []));
   for (const [i, image] of together.entries()) assert.ok(distance(await pixels(image), alone[i]) <= 1);
@@ -79,7 +99,10 @@ test('progress ends at 1, and an abort rejects with its reason', async () => {
   const seen: number[] = [];
   await restorer.restore(picture(32, 32), { aligned: true, onProgress: (fraction) => seen.push(fraction) });
   assert.is(seen.at(-1), 1);
-  assert.equal(seen, [...seen].sort((a, b) => a - b));
+  assert.equal(
+    seen,
+    [...seen].sort((a, b) => a - b),
+  );
 
   const stop = new AbortController();
   const running = restorer.restore(picture(32, 32), { aligned: true, signal: stop.signal });
@@ -95,6 +118,35 @@ test('a photograph without a face comes back as it was, and that is said', async
   assert.is(figures.faces, 0);
   assert.match(figures.notes[0], /no face/);
   assert.ok((await pixels(image)).equals(await source.raw().toBuffer()));
+});
+
+test('faces in a photograph are restored where they are, and nothing else is touched', async () => {
+  const group = createRequire(import.meta.url).resolve('@vladmandic/face-api/demo/sample5.jpg');
+  const photograph = sharp(group).resize(800);
+  const { data, info } = await photograph.clone().raw().toBuffer({ resolveWithObject: true });
+  const { image, figures } = await restorer.restore(photograph);
+  assert.is(figures.faces, 5);
+  assert.match(figures.notes[0], /5 of 5 faces are larger than the model's 32 pixels/);
+  const restored = await pixels(image);
+  const changed = (left: number, top: number, width: number, height: number): number => {
+    let count = 0;
+    for (let y = top; y < top + height; y++) {
+      for (let i = (y * info.width + left) * 3; i < (y * info.width + left + width) * 3; i++)
+        count += Number(restored[i] !== data[i]);
+    }
+    return count / (3 * width * height);
+  };
+  assert.is(changed(700, 0, 100, 80), 0, 'the empty wall');
+  assert.ok(changed(600, 170, 60, 60) > 0.5, 'the face on the right went through a model of 32 pixels');
+});
+
+test('tiles restore all of a picture at its own resolution, without a seam', async () => {
+  for (const aligned of [true, false]) {
+    const source = picture(100, 75);
+    const { image, figures } = await restorer.restore(source, { aligned, tile: true });
+    assert.equal([figures.faces, figures.notes], [aligned ? 1 : 0, []]);
+    assert.ok(distance(await pixels(image), await source.raw().toBuffer()) <= 3, 'the model is the identity');
+  }
 });
 
 test('names and numbers that make no sense are refused', async () => {

@@ -41,7 +41,9 @@ export async function writeTinyModel(path: string, options: TinyOptions = {}): P
   const parameters = [...new OneStepRestorer(tinyConfig).namedParameters()].filter(([key]) => !without.includes(key));
   const tensors = parameters.map(([key, { value, init }]) => {
     const data = (): Float32Array => {
-      const values = Float32Array.from({ length: value.size }, (_, i) => (init === 'zeros' ? 0 : Math.sin(i * 12.9898) / 8));
+      const values = Float32Array.from({ length: value.size }, (_, i) =>
+        init === 'zeros' ? 0 : Math.sin(i * 12.9898) / 8,
+      );
       change?.(key, values);
       return values;
     };
@@ -69,7 +71,8 @@ export function picture(width: number, height: number, channels: 3 | 4 = 3): Sha
 }
 
 /** Largest difference of any byte. */
-export const distance = (a: Uint8Array, b: Uint8Array): number => a.reduce((most, v, i) => Math.max(most, Math.abs(v - b[i])), 0);
+export const distance = (a: Uint8Array, b: Uint8Array): number =>
+  a.reduce((most, v, i) => Math.max(most, Math.abs(v - b[i])), 0);
 
 /** What a promise rejects with. */
 export async function failure(promise: Promise<unknown>): Promise<ReflError> {

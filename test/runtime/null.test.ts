@@ -1,9 +1,9 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { grad } from '../../lib/graph/grad.ts';
+import { square } from '../../lib/graph/ops/elementwise.ts';
 import { broadcastTo } from '../../lib/graph/ops/layout.ts';
 import { mean } from '../../lib/graph/ops/reduce.ts';
-import { square } from '../../lib/graph/ops/elementwise.ts';
 import { lower } from '../../lib/graph/program.ts';
 import { input, type Tensor } from '../../lib/graph/tensor.ts';
 import { UNet } from '../../lib/models/unet.ts';

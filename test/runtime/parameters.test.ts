@@ -10,7 +10,7 @@ import { accumulate } from '../../lib/graph/ops/optim.ts';
 import { input, parameterLeaf } from '../../lib/graph/tensor.ts';
 import { type Device, openDevice, type Parameters } from '../../lib/runtime/index.ts';
 import { sameBits } from '../support/assert.ts';
-import { codeOf } from '../support/runtime.ts';
+import { codeOf, errorOf } from '../support/runtime.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'refl-parameters-'));
 let device: Device;
@@ -28,7 +28,10 @@ test.after(() => {
 async function load(bytes: ArrayBufferView, dtype: string, to: DType, length: number, offset = 0): Promise<TypedArray> {
   const path = join(folder, 'weights');
   const { buffer, byteOffset, byteLength } = bytes;
-  writeFileSync(path, Buffer.concat([Buffer.alloc(offset, 0xab), Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength)]));
+  writeFileSync(
+    path,
+    Buffer.concat([Buffer.alloc(offset, 0xab), Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength)]),
+  );
   const leaf = parameterLeaf([length], to);
   await parameters.load(leaf, { path, offset, dtype });
   return parameters.read(leaf);
@@ -47,18 +50,38 @@ function smallFloat(bits: number, exponentBits: number): number {
 
 test('every F16 and BF16 value becomes the same number, subnormals, infinities and NaN included', async () => {
   const all = Uint16Array.from({ length: 65536 }, (_, i) => i);
-  for (const [dtype, exponentBits] of [['F16', 5], ['BF16', 8]] as const) {
+  for (const [dtype, exponentBits] of [
+    ['F16', 5],
+    ['BF16', 8],
+  ] as const) {
     for (const to of ['f32', 'f64'] as const) {
       const got = await load(all, dtype, to, 65536);
       all.forEach((bits) => {
         const expected = smallFloat(bits, exponentBits);
-        if (!Object.is(got[bits], expected)) assert.unreachable(`${dtype} ${bits} gave ${got[bits]} in place of ${expected}`);
+        if (!Object.is(got[bits], expected))
+          assert.unreachable(`${dtype} ${bits} gave ${got[bits]} in place of ${expected}`);
       });
     }
   }
 });
 
-const tricky = [0, -0, 1, -1.5, 0.1, 1e-45, 1e-40, 2 ** -149 * 1.5, 3.4e38, 1e39, 5e-324, Infinity, -Infinity, NaN, 1 + 2 ** -24];
+const tricky = [
+  0,
+  -0,
+  1,
+  -1.5,
+  0.1,
+  1e-45,
+  1e-40,
+  2 ** -149 * 1.5,
+  3.4e38,
+  1e39,
+  5e-324,
+  Infinity,
+  -Infinity,
+  NaN,
+  1 + 2 ** -24,
+];
 
 test('F64 rounds to float32 as the language does, and F32 and F64 keep their bits otherwise', async () => {
   const doubles = Float64Array.from(tricky);
@@ -104,7 +127,7 @@ test('a file that is missing, short, no file, or of another type is one error th
   ] as const;
   const leaf = parameterLeaf([64], 'f32');
   for (const [path, offset, dtype] of bad) {
-    const error = await parameters.load(leaf, { path, offset, dtype }).then(assert.unreachable, (e) => e);
+    const error = await errorOf(() => parameters.load(leaf, { path, offset, dtype }));
     assert.is(error.code, 'ERR_WEIGHTS', error.message);
     assert.match(error.message, path);
     assert.not(parameters.has(leaf));
@@ -148,7 +171,10 @@ test('writes and reads take their place among the runs, in the order of the call
     const data = new Float32Array(4).fill(i);
     parameters.write(leaf, data);
     data.fill(-1);
-    seen.push(program.run({ one: Float32Array.of(1) }).then(({ y }) => y), parameters.read(leaf));
+    seen.push(
+      program.run({ one: Float32Array.of(1) }).then(({ y }) => y),
+      parameters.read(leaf),
+    );
   }
   (await Promise.all(seen)).forEach((values, k) => {
     const i = (k >> 1) + 1;
@@ -168,7 +194,7 @@ test('a frozen parameter may be written whole, also after it was packed, and nev
   program.dispose();
 
   const graph = { outputs: {}, updates: [accumulate(input('one', [1]), [[frozen, input('g', [8, 16])]])] };
-  const error = await device.compile(graph, { parameters }).then(assert.unreachable, (e) => e);
+  const error = await errorOf(() => device.compile(graph, { parameters }));
   assert.is(error.code, 'ERR_PROGRAM');
   assert.match(error.message, /accumulate writes f32\[8,16\], a frozen parameter/);
 });

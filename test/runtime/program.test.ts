@@ -12,7 +12,7 @@ import { constant, input, parameterLeaf } from '../../lib/graph/tensor.ts';
 import { type Device, evaluate, openDevice } from '../../lib/runtime/index.ts';
 import { sameBits } from '../support/assert.ts';
 import { random } from '../support/random.ts';
-import { codeOf, countUp, longFeeds, longRun } from '../support/runtime.ts';
+import { codeOf, countUp, errorOf, longFeeds, longRun } from '../support/runtime.ts';
 
 let device: Device;
 test.before(async () => {
@@ -24,7 +24,10 @@ test('a program computes its outputs from its feeds, by name', async () => {
   const [a, b] = [input('a', [2, 3]), input('b', [3])];
   const program = await device.compile({ outputs: { total: add(a, b), product: mul(a, b) } });
   const out = await program.run({ a: Float32Array.of(1, 2, 3, 4, 5, 6), b: Float32Array.of(10, 20, 30) });
-  assert.equal(out, { total: Float32Array.of(11, 22, 33, 14, 25, 36), product: Float32Array.of(10, 40, 90, 40, 100, 180) });
+  assert.equal(out, {
+    total: Float32Array.of(11, 22, 33, 14, 25, 36),
+    product: Float32Array.of(10, 40, 90, 40, 100, 180),
+  });
   program.dispose();
 });
 
@@ -81,7 +84,7 @@ test('feeds that are missing, unknown, or of the wrong dtype or size are refused
     detached: { x, z: detached },
   };
   for (const [what, feeds] of Object.entries(bad)) {
-    const error = await program.run(feeds as Record<string, TypedArray>).then(assert.unreachable, (e) => e);
+    const error = await errorOf(() => program.run(feeds as Record<string, TypedArray>));
     assert.is(error.code, 'ERR_FEED', what);
     assert.match(error.message, what === 'unknown' ? 'extra' : 'z', what);
   }
@@ -110,7 +113,8 @@ test('progress grows, within 0 to 1, and ends with 1', async () => {
   const seen: number[] = [];
   await program.run(longFeeds, { onProgress: (fraction) => seen.push(fraction) });
   assert.ok(seen.length > 1, 'a long run reports more than its end');
-  seen.forEach((fraction, i) => assert.ok(fraction > (seen[i - 1] ?? 0) && fraction <= 1, seen.join(' ')));
+  const grows = seen.every((fraction, i) => fraction > (seen[i - 1] ?? 0) && fraction <= 1);
+  assert.ok(grows, seen.join(' '));
   assert.is(seen.at(-1), 1);
   program.dispose();
 });
@@ -123,7 +127,7 @@ test('what onProgress throws aborts the run and is what the run rejects with', a
     calls++;
     throw stop;
   };
-  assert.is(await program.run(longFeeds, { onProgress }).catch((error) => error), stop);
+  assert.is(await errorOf(() => program.run(longFeeds, { onProgress })), stop);
   assert.is(calls, 1);
   assert.is((await program.run(longFeeds)).y[0], 80);
   program.dispose();
@@ -136,10 +140,10 @@ test('aborting in mid-run rejects with the reason, and the next run works', asyn
     const controller = new AbortController();
     const running = program.run(longFeeds, { signal: controller.signal });
     setTimeout(() => controller.abort(reason), delay);
-    assert.is(await running.then(assert.unreachable, (error) => error), reason);
+    assert.is(await errorOf(() => running), reason);
   }
   const already = program.run(longFeeds, { signal: AbortSignal.abort(reason) });
-  assert.is(await already.then(assert.unreachable, (error) => error), reason);
+  assert.is(await errorOf(() => already), reason);
   const { y } = await program.run(longFeeds);
   assert.ok(y.every((v) => v === 100));
   program.dispose();
@@ -152,7 +156,10 @@ test('aborting one of several queued runs leaves the others alone', async () => 
   controllers[2].abort();
   controllers[5].abort();
   const results = await Promise.all(runs);
-  assert.equal(results.map((r) => (typeof r === 'string' ? r : r.y[0])), [10, 10, 'AbortError', 10, 10, 'AbortError']);
+  assert.equal(
+    results.map((r) => (typeof r === 'string' ? r : r.y[0])),
+    [10, 10, 'AbortError', 10, 10, 'AbortError'],
+  );
   program.dispose();
 });
 
@@ -182,7 +189,10 @@ test('an abort at any time leaves all parameters updated or none', async () => {
     clearTimeout(timer);
     for (const leaf of leaves) {
       const now = await parameters.read(leaf);
-      assert.ok(now.every((v) => v === 10 * steps), `half an update: ${now[0] / 10} steps in place of ${steps}`);
+      assert.ok(
+        now.every((v) => v === 10 * steps),
+        `half an update: ${now[0] / 10} steps in place of ${steps}`,
+      );
     }
   }
   assert.ok(steps > 1 && steps < 81, `${steps} of 81 runs ended, so the aborts came at the wrong times`);
@@ -226,7 +236,10 @@ test('two devices run at once, each with its own threads', async () => {
   const other = await openDevice('cpu', { threads: 1 });
   const programs = await Promise.all([device.compile(longRun(40)), other.compile(longRun(60))]);
   const outs = await Promise.all(programs.map((program) => program.run(longFeeds)));
-  assert.equal(outs.map(({ y }) => y[123]), [40, 60]);
+  assert.equal(
+    outs.map(({ y }) => y[123]),
+    [40, 60],
+  );
   for (const program of programs) program.dispose();
   other.dispose();
 });
@@ -292,7 +305,8 @@ test('disposing a program in mid-run lets the run end', async () => {
 
 test('devices and graphs that cannot be had are refused with a code', async () => {
   assert.is(await codeOf(() => openDevice('tpu')), 'ERR_DEVICE');
-  for (const threads of [0, -1, 1.5, Number.NaN, 257]) assert.is(await codeOf(() => openDevice('cpu', { threads })), 'ERR_OPTION');
+  for (const threads of [0, -1, 1.5, Number.NaN, 257])
+    assert.is(await codeOf(() => openDevice('cpu', { threads })), 'ERR_OPTION');
 
   const p = parameterLeaf([2], 'f32');
   assert.is(await codeOf(() => device.compile({ outputs: { p } })), 'ERR_PROGRAM', 'no parameters');
@@ -306,7 +320,7 @@ test('devices and graphs that cannot be had are refused with a code', async () =
 });
 
 test('a program beyond the memory of the machine is refused, with both numbers', async () => {
-  const error = await device.compile({ outputs: { y: neg(input('x', [2 ** 40])) } }).then(assert.unreachable, (e) => e);
+  const error = await errorOf(() => device.compile({ outputs: { y: neg(input('x', [2 ** 40])) } }));
   assert.is(error.code, 'ERR_OUT_OF_MEMORY');
   assert.match(error.message, /needs 4398046511104 bytes, the machine has \d+/);
 });

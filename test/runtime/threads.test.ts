@@ -14,7 +14,10 @@ test('the main thread and workers run programs at once, each with its own copy o
   const device = await openDevice('cpu', { threads: 2 });
   const program = await device.compile(longRun(30));
   assert.is((await program.run(longFeeds)).y[5], 30);
-  assert.equal(await Promise.all(workers), [{ code: 0, last: 20 }, { code: 0, last: 20 }]);
+  assert.equal(await Promise.all(workers), [
+    { code: 0, last: 20 },
+    { code: 0, last: 20 },
+  ]);
   assert.is((await program.run(longFeeds)).y[5], 30, "the workers' end leaves the others alone");
   device.dispose();
 });

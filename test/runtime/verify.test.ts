@@ -50,7 +50,8 @@ const spoiled: Record<string, (spec: Loose) => void> = {
   'a negative arena': (s) => (s.arenaBytes = set(-64)),
   'an arena of NaN': (s) => (s.arenaBytes = set(NaN)),
   'an unknown operator': (s) => (s.nodes[0].op = set('launchMissiles')),
-  'a leaf in place of a kernel': (s) => s.nodes.splice(0, 1, set({ op: 'input', layer: '', inputs: [], outputs: [arena], attrs: [] })),
+  'a leaf in place of a kernel': (s) =>
+    s.nodes.splice(0, 1, set({ op: 'input', layer: '', inputs: [], outputs: [arena], attrs: [] })),
   'too few inputs': (s) => s.nodes[0].inputs.pop(),
   'too many inputs': (s) => s.nodes[0].inputs.push(set(0)),
   'half a group': (s) => s.nodes[nodeOf('accumulate')].inputs.pop(),
@@ -77,7 +78,8 @@ const spoiled: Record<string, (spec: Loose) => void> = {
   'no tensors': (s) => (s.tensors = set([])),
   'tensors that are no list': (s) => (s.tensors = set({ length: 3 })),
   'a length with nothing behind it': (s) => (s.segments = set(new Array(2 ** 32 - 1))),
-  nothing: (s) => Object.keys(s).forEach((key) => delete (s as unknown as Record<string, unknown>)[key]),
+  'no tensor list': (s) => Reflect.deleteProperty(s, 'tensors'),
+  'no nodes': (s) => Reflect.deleteProperty(s, 'nodes'),
 };
 
 for (const [what, spoil] of Object.entries(spoiled)) {

@@ -1,5 +1,9 @@
 /** A small repeatable generator (mulberry32) for property tests: the seed in a failure's message reproduces it. */
-export function random(seed: number): { next(): number; int(low: number, high: number): number; pick<T>(from: readonly T[]): T } {
+export function random(seed: number): {
+  next(): number;
+  int(low: number, high: number): number;
+  pick<T>(from: readonly T[]): T;
+} {
   let state = seed >>> 0;
   /** Uniform on [0, 1). */
   const next = (): number => {

@@ -16,19 +16,23 @@ export function countUp(x: Tensor, steps: number): Tensor {
 }
 
 /** A program that lasts for `steps` times a millisecond or a few. */
-export const longRun = (steps: number): { outputs: { y: Tensor } } => ({ outputs: { y: countUp(input('x', [SIDE, SIDE]), steps) } });
+export const longRun = (steps: number): { outputs: { y: Tensor } } => ({
+  outputs: { y: countUp(input('x', [SIDE, SIDE]), steps) },
+});
 
 export const longFeeds = { x: new Float32Array(SIDE * SIDE) };
 
-/** The `code` of what `fn` throws or rejects with; fails when it does neither. */
-export async function codeOf(fn: () => unknown): Promise<unknown> {
+/** What `fn` throws or rejects with; fails when it does neither. */
+export async function errorOf(fn: () => unknown): Promise<Error & { code?: string }> {
   try {
     await fn();
   } catch (error) {
-    return (error as { code?: unknown }).code;
+    return error as Error;
   }
-  return assert.unreachable('nothing was thrown');
+  throw new Error('nothing was thrown');
 }
+
+export const codeOf = async (fn: () => unknown): Promise<string | undefined> => (await errorOf(fn)).code;
 
 export interface Ended {
   code: number | null;
@@ -51,7 +55,9 @@ export function child(name: string, ...args: string[]): Promise<Ended> {
     });
   }
   return new Promise((resolve) => {
-    started.on('close', (code, signal) => resolve({ code, signal, output, lingered: (performance.now() - last) / 1000 }));
+    started.on('close', (code, signal) =>
+      resolve({ code, signal, output, lingered: (performance.now() - last) / 1000 }),
+    );
   });
 }
 
@@ -63,6 +69,11 @@ export function ended({ code, signal, output }: Ended): void {
 
 /** Runs test/runtime/children/worker.ts in a worker thread. Node 20 gives workers no loader, so each registers tsx itself. */
 export function startWorker(...argv: string[]): Worker {
-  const [tsx, file] = ['tsx/esm/api', '../runtime/children/worker.ts'].map((name) => JSON.stringify(import.meta.resolve(name)));
-  return new Worker(`import(${tsx}).then(({ register }) => { register(); return import(${file}); })`, { eval: true, argv });
+  const [tsx, file] = ['tsx/esm/api', '../runtime/children/worker.ts'].map((name) =>
+    JSON.stringify(import.meta.resolve(name)),
+  );
+  return new Worker(`import(${tsx}).then(({ register }) => { register(); return import(${file}); })`, {
+    eval: true,
+    argv,
+  });
 }

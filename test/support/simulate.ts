@@ -81,7 +81,10 @@ function checkAliasing(memory: Memory, node: Node, inputs: readonly number[], ou
   const row = opTable[node.op];
   const written = node.outputs.map((y, i) => memory.range(outputs[i], y));
   written.forEach((a, i) => {
-    assert.not(written.some((b, k) => k < i && overlap(a, b)), `two outputs of ${node.op} share bytes`);
+    assert.not(
+      written.some((b, k) => k < i && overlap(a, b)),
+      `two outputs of ${node.op} share bytes`,
+    );
   });
   let taken = 0;
   node.inputs.forEach((x, i) => {
@@ -97,13 +100,16 @@ function checkAliasing(memory: Memory, node: Node, inputs: readonly number[], ou
 /** Asserts that `spec` computes `graph`: same nodes in a valid order, and no read of bytes that were overwritten. */
 export function simulate(graph: Graph, spec: ProgramSpec): void {
   const nodes = nodesOf(graph);
-  assert.equal(spec.nodes.map(({ op }) => op), nodes.map(({ op }) => op));
+  assert.equal(
+    spec.nodes.map(({ op }) => op),
+    nodes.map(({ op }) => op),
+  );
   const memory = new Memory(spec);
   const leaves = new Map<string, Tensor>();
   for (const node of [...nodes, ...Object.values(graph.outputs).map((t) => root(t).node)]) {
     for (const t of [...node.inputs, ...node.outputs]) {
-      const leaf = t && root(t).node.leaf;
-      if (leaf?.kind === 'input') leaves.set(leaf.name, root(t));
+      const origin = t && root(t);
+      if (origin?.node.leaf?.kind === 'input') leaves.set(origin.node.leaf.name, origin);
     }
   }
   assert.equal(spec.feeds.map(({ name }) => name).sort(), [...leaves.keys()].sort());
@@ -118,8 +124,13 @@ export function simulate(graph: Graph, spec: ProgramSpec): void {
       else assert.is(inputs[k], -1);
     });
     checkAliasing(memory, node, inputs, outputs);
-    node.outputs.forEach((t, k) => memory.write(outputs[k], t));
+    node.outputs.forEach((t, k) => {
+      memory.write(outputs[k], t);
+    });
   });
-  assert.equal(spec.outputs.map(({ name }) => name), Object.keys(graph.outputs));
+  assert.equal(
+    spec.outputs.map(({ name }) => name),
+    Object.keys(graph.outputs),
+  );
   for (const { name, tensor } of spec.outputs) memory.read(tensor, graph.outputs[name], `the output ${name}`);
 }

@@ -99,17 +99,27 @@ const hostile: Record<string, { header?: string | Buffer; bytes?: number; claim?
   'tensors that overlap': { header: `{"a": ${f32(0, 8)}, "b": ${f32(4, 12)}}`, bytes: 12, says: /: b: .* overlap/ },
   'a gap between tensors': { header: `{"a": ${f32(0, 4)}, "b": ${f32(8, 12)}}`, bytes: 12, says: /: b: .* gap of 4/ },
   'bytes after the last tensor': { header: `{"a": ${f32(0, 4)}}`, bytes: 9, says: /5 bytes follow/ },
-  'a key that stands twice': { header: `{"a": ${f32(0, 4)}, "a": ${f32(0, 4)}}`, bytes: 4, says: /"a" stands twice/ },
+  'a key that stands twice': {
+    header: `{"a": ${f32(0, 4)}, "a": ${f32(0, 4)}}`,
+    bytes: 4,
+    says: /holds the key "a" twice/,
+  },
   'a key that stands twice in different spelling': {
     header: `{"a": ${f32(0, 4)}, "\\u0061": ${f32(0, 4)}}`,
     bytes: 4,
-    says: /"a" stands twice/,
+    says: /holds the key "a" twice/,
   },
   'a shape that stands twice': {
     header: '{"a": {"dtype": "F32", "shape": [2], "shape": [1], "data_offsets": [0, 4]}}',
     bytes: 4,
-    says: /"shape" stands twice/,
+    says: /holds the key "shape" twice/,
   },
+  'nesting without end': { header: '['.repeat(1e6), says: /nested more than 4 deep/ },
+  'more keys than memory': {
+    header: `{${Array.from({ length: 1_000_001 }, (_, i) => `"${i}":0`).join()}}`,
+    says: /more than 1000000 keys/,
+  },
+  'a string that never ends': { header: `{"${'\\\\'.repeat(1e6)}`, says: /not JSON/ },
   'metadata that is no text': { header: '{"__metadata__": {"a": 1}}', says: /__metadata__ must hold strings/ },
 };
 

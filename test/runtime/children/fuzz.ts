@@ -10,8 +10,45 @@ import { buffersOf, smallSpec } from '../../support/spec.ts';
 const valid = { ...smallSpec(), persistent: [] };
 const buffers = buffersOf(smallSpec());
 const { pick, int, next } = random(7);
-const junk = [NaN, Infinity, -Infinity, -0, -1, -2, 0.5, 1e300, -1e300, 2 ** 31, 2 ** 32, 2 ** 53, 2 ** 62, 2 ** 63, 2 ** 64];
-const odd = [undefined, null, true, '', 'f32', 'matmul', [], {}, [1, 2, 3], () => 1, Symbol('s'), 10n, ...junk, 0, 1, 2, 3, 64, 128, 4096];
+const junk = [
+  NaN,
+  Infinity,
+  -Infinity,
+  -0,
+  -1,
+  -2,
+  0.5,
+  1e300,
+  -1e300,
+  2 ** 31,
+  2 ** 32,
+  2 ** 53,
+  2 ** 62,
+  2 ** 63,
+  2 ** 64,
+];
+const odd = [
+  undefined,
+  null,
+  true,
+  '',
+  'f32',
+  'matmul',
+  [],
+  {},
+  [1, 2, 3],
+  () => 1,
+  Symbol('s'),
+  10n,
+  ...junk,
+  0,
+  1,
+  2,
+  3,
+  64,
+  128,
+  4096,
+];
 
 type Place = { holder: Record<string | number, unknown>; key: string | number; path: string };
 
@@ -25,7 +62,8 @@ function places(holder: Record<string | number, unknown>, path = ''): Place[] {
   });
 }
 
-const inBounds = /^\/(tensors\/\*\/(offset|slot)|arenaBytes|firstUpdate|segments(\/\*)?|nodes\/\*\/op|(feeds|outputs)\/\*\/tensor)$/;
+const inBounds =
+  /^\/(tensors\/\*\/(offset|slot)|arenaBytes|firstUpdate|segments(\/\*)?|nodes\/\*\/op|(feeds|outputs)\/\*\/tensor)$/;
 
 function spoil(anything: boolean): ProgramSpec {
   const spec = structuredClone(valid) as unknown as Record<string, unknown>;
@@ -34,7 +72,10 @@ function spoil(anything: boolean): ProgramSpec {
     if (!all.length) break;
     const { holder, key, path } = pick(all);
     if (!anything && path.endsWith('/op')) holder[key] = 'unknown';
-    else if (!anything) holder[key] = path.endsWith('segments') ? pick([[], [0], [0, 1], [1], [0, 0]]) : pick([...junk, 0, 1, 2, 3, 64, 128, 192, 256]);
+    else if (!anything)
+      holder[key] = path.endsWith('segments')
+        ? pick([[], [0], [0, 1], [1], [0, 0]])
+        : pick([...junk, 0, 1, 2, 3, 64, 128, 192, 256]);
     else if (next() < 0.2 && Array.isArray(holder)) holder.splice(Number(key), 1);
     else if (next() < 0.2) delete holder[key];
     else holder[key] = pick(odd);
@@ -47,7 +88,10 @@ const feedsOf = (spec: ProgramSpec): TypedArray[] => spec.feeds.map(({ name }) =
 
 let refused = 0;
 let ran = 0;
-for (const [kind, rounds] of [['null', 600], ['cpu', 600]] as const) {
+for (const [kind, rounds] of [
+  ['null', 600],
+  ['cpu', 600],
+] as const) {
   const device = native().openDevice(kind, 2);
   for (let i = 0; i < rounds; i++) {
     const spec = spoil(kind === 'null');
@@ -63,4 +107,5 @@ for (const [kind, rounds] of [['null', 600], ['cpu', 600]] as const) {
   }
   native().closeDevice(device);
 }
-if (refused < 300 || ran < 50) throw new Error(`${refused} refused, ${ran} ran: the corruptions are too tame or too wild`);
+if (refused < 300 || ran < 50)
+  throw new Error(`${refused} refused, ${ran} ran: the corruptions are too tame or too wild`);

@@ -1,7 +1,8 @@
 // Opens a device, runs a program and disposes of nothing: "idle" then has nothing left to do, "pending" leaves a run
 // under way that must still end, "exit" calls process.exit in the middle of one, and "throw" fails in the middle of one.
-import { input, parameterLeaf } from '../../../lib/graph/tensor.ts';
+
 import { neg } from '../../../lib/graph/ops/elementwise.ts';
+import { input, parameterLeaf } from '../../../lib/graph/tensor.ts';
 import { evaluate, openDevice } from '../../../lib/runtime/index.ts';
 import { longFeeds, longRun } from '../../support/runtime.ts';
 

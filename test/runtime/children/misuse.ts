@@ -5,8 +5,34 @@ import { random } from '../../support/random.ts';
 native().openDevice('null', 1); // handle 1, which true is taken for
 const device = native().openDevice('cpu', 1);
 const buffer = native().createBuffer('f32', [2], false);
-const odd = [undefined, null, true, -1, 0, NaN, 1e300, '', 'cpu', 'f32', [], [1e300], [2 ** 40, 2 ** 40], {}, () => 1, Symbol('s'), 10n];
-const values = [...odd, device, buffer, new Float32Array(2), new Uint8Array(0), new DataView(new ArrayBuffer(8)), new Proxy({}, {})];
+const odd = [
+  undefined,
+  null,
+  true,
+  -1,
+  0,
+  NaN,
+  1e300,
+  '',
+  'cpu',
+  'f32',
+  [],
+  [1e300],
+  [2 ** 40, 2 ** 40],
+  {},
+  () => 1,
+  Symbol('s'),
+  10n,
+];
+const values = [
+  ...odd,
+  device,
+  buffer,
+  new Float32Array(2),
+  new Uint8Array(0),
+  new DataView(new ArrayBuffer(8)),
+  new Proxy({}, {}),
+];
 const { pick, int } = random(3);
 const functions = Object.entries(native()) as [string, (...args: unknown[]) => unknown][];
 

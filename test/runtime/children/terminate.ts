@@ -18,7 +18,7 @@ async function own(running: { done: boolean }): Promise<void> {
 
 const state = { done: false };
 const beside = alone ? undefined : own(state);
-for (let i = 0; i < 15; i++) {
+for (let i = 0; i < 10; i++) {
   const worker = startWorker('forever');
   // Half of them in mid-run, half anywhere on the way there.
   if (i % 2) await once(worker, 'message');
