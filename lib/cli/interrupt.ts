@@ -1,7 +1,7 @@
 const controller = new AbortController();
 
 /** Aborted by the first Ctrl-C (or SIGTERM); the second ends the process at once. */
-export const interrupted = controller.signal;
+export const interrupted: AbortSignal = controller.signal;
 
 /** Exit code of a run that a signal ended: 128 and the signal's number, as shells report it. */
 export const interruptCode = (): number | undefined =>

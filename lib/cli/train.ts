@@ -13,6 +13,7 @@ interface Args {
   out: string;
   steps: number;
   batch: number;
+  crop: number;
   lr: number;
   seed: number;
   checkpointEvery: number;
@@ -30,7 +31,7 @@ export const trainBaseCommand: CommandModule<object, Args> = {
   builder: (yargs) =>
     yargs
       .positional('sources', {
-        describe: `folders of pictures of at least ${baseConfig.size} pixels a side; FOLDER=2 is drawn from twice as often`,
+        describe: `folders of pictures, none smaller than a crop; FOLDER=2 is drawn from twice as often`,
         type: 'string',
         array: true,
         default: undefined,
@@ -45,8 +46,9 @@ export const trainBaseCommand: CommandModule<object, Args> = {
           demandOption: true,
         },
         steps: number('updates of the weights', 10_000),
-        batch: number('crops a step', 8),
-        lr: number('peak learning rate', 4e-4),
+        batch: number('crops a step', 4),
+        crop: number('side of the random crops, in pixels', 128),
+        lr: number('peak learning rate', 1e-3),
         seed: number('of weights, crops and damage', 0),
         checkpointEvery: number('steps between checkpoints', 250),
         ...deviceOptions,
@@ -56,16 +58,16 @@ export const trainBaseCommand: CommandModule<object, Args> = {
 };
 
 async function train({ sources, out, device: name, threads, json, ...options }: Args): Promise<void> {
-  for (const key of ['steps', 'batch', 'checkpointEvery', 'seed'] as const) {
+  for (const key of ['steps', 'batch', 'crop', 'checkpointEvery', 'seed'] as const) {
     if (!Number.isSafeInteger(options[key]) || options[key] < (key === 'seed' ? 0 : 1)) {
       throw new ReflError('ERR_OPTION', `${key} must be a whole number, got ${options[key]}`);
     }
   }
   if (!(options.lr > 0)) throw new ReflError('ERR_OPTION', `lr must be above 0, got ${options.lr}`);
-  const { steps, batch, lr, seed, checkpointEvery } = options;
+  const { steps, batch, crop, lr, seed, checkpointEvery } = options;
   const folders = await Promise.all(sources.map(sourceOf));
   using device = await openDevice(name, { threads });
-  using pairs = await FolderPairs.open(device, folders, { size: baseConfig.size, seed });
+  using pairs = await FolderPairs.open(device, folders, { size: crop, seed });
   let progress = new Progress(steps, 'steps');
   const path = await trainBase(
     device,

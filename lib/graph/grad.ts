@@ -33,7 +33,8 @@ export function grad(outputs: Tensor | readonly Tensor[], wrt: readonly Tensor[]
 
   const replay = new Replay(order);
   for (const node of order.reverse()) {
-    if (!onPath.has(node) || node.leaf) continue;
+    // Also passed over: a wanted node that depends on no other wanted one, whose derivative nobody asks for.
+    if (!node.inputs.some((t) => t && onPath.has(t.node))) continue;
     const grads = node.outputs.map((t) => sums.get(t));
     if (grads.every((g) => !g)) continue;
     const rule = ruleOf(node.op);

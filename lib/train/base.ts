@@ -80,6 +80,9 @@ export async function trainBase(
   { signal, onStart, onStep }: BaseEvents = {},
 ): Promise<string | undefined> {
   const model = new OneStepRestorer(options.config);
+  if (pairs.size % model.multiple) {
+    throw new ReflError('ERR_OPTION', `crops must be multiples of ${model.multiple} pixels, got ${pairs.size}`);
+  }
   const optimizer = new Optimizer(model, { weightDecay: 0.01, clip: 1 });
   using parameters = device.parameters();
   const weights = new Map([...model.namedParameters()].map(([key, { value }]) => [key, value]));
@@ -90,7 +93,7 @@ export async function trainBase(
   let from = 0;
   if (newest) {
     const { metadata } = await openSafetensors(newest);
-    checkResumable(newest, metadata, options, device);
+    checkResumable(newest, metadata, resumeKey(options, pairs), device);
     await loadCheckpoint(newest, parameters, leaves);
     from = Number(metadata.step);
   } else {
@@ -105,7 +108,7 @@ export async function trainBase(
   onStart?.({ parameters: model.parameterCount, peakBytes: program.peakBytes, from });
 
   const save = async (step: number): Promise<void> => {
-    const metadata = { step: String(step), threads: String(device.threads), ...resumeKey(options) };
+    const metadata = { step: String(step), threads: String(device.threads), options: resumeKey(options, pairs) };
     await saveCheckpoint(join(options.out, checkpointName(step)), parameters, leaves, metadata);
     for (const old of (await checkpoints(options.out)).slice(0, -2)) await rm(join(options.out, old));
   };
@@ -153,15 +156,16 @@ async function newestCheckpoint(folder: string): Promise<string | undefined> {
   return newest && join(folder, newest);
 }
 
-/** The options that decide the numbers of a run: a resumed one must have the same. */
-const resumeKey = ({ config, steps, batch, lr, seed }: BaseOptions): Record<string, string> => ({
-  options: JSON.stringify({ config, steps, batch, lr, seed }),
-});
+/** What decides the numbers of a run: a resumed one must have the same. */
+const resumeKey = ({ config, steps, batch, lr, seed }: BaseOptions, { size }: PairSource): string =>
+  JSON.stringify({ config, steps, batch, crop: size, lr, seed });
 
-function checkResumable(path: string, metadata: Readonly<Record<string, string>>, options: BaseOptions, device: Device): void {
-  const { options: now } = resumeKey(options);
+function checkResumable(path: string, metadata: Readonly<Record<string, string>>, now: string, device: Device): void {
   if (metadata.options !== now) {
-    throw new ReflError('ERR_CHECKPOINT', `${path} was trained with ${metadata.options}, not ${now}: give the same, or another folder`);
+    throw new ReflError(
+      'ERR_CHECKPOINT',
+      `${path} was trained with ${metadata.options}, not ${now}: give the same, or another folder`,
+    );
   }
   if (Number(metadata.threads) !== device.threads) {
     throw new ReflError(

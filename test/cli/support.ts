@@ -9,7 +9,7 @@ export interface Outcome {
 
 const main = fileURLToPath(new URL('../../lib/cli/main.ts', import.meta.url));
 
-/** Runs the command line; `onOutput` is called at each piece of stdout, and may send a signal. */
+/** Runs the command line; `onOutput` is called when its first output is there, and may send a signal. */
 export function refl(
   args: readonly string[],
   onOutput?: (kill: (signal: NodeJS.Signals) => void) => void,
@@ -18,8 +18,8 @@ export function refl(
   const outcome: Outcome = { code: null, stdout: '', stderr: '' };
   child.stdout.on('data', (data) => {
     outcome.stdout += data;
-    onOutput?.((signal) => child.kill(signal));
   });
+  child.stdout.once('data', () => onOutput?.((signal) => child.kill(signal)));
   child.stderr.on('data', (data) => {
     outcome.stderr += data;
   });

@@ -1,3 +1,4 @@
+// timeout: 300 s
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite } from 'uvu';
