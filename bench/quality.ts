@@ -8,7 +8,8 @@ import { CropModel, shippedModels } from '../lib/restore/model.ts';
 import { openDevice } from '../lib/runtime/index.ts';
 
 const [folder, draws = '8', model = 'face-256'] = process.argv.slice(2);
-if (!folder) throw new Error(`usage: npm run bench:quality -- FOLDER [DRAWS] [MODEL: ${Object.keys(shippedModels)} or a file]`);
+if (!folder)
+  throw new Error(`usage: npm run bench:quality -- FOLDER [DRAWS] [MODEL: ${Object.keys(shippedModels)} or a file]`);
 
 using device = await openDevice('cpu');
 const crops = await CropModel.load(device, model);
@@ -30,4 +31,6 @@ for (const c of contenders) {
   console.log(`| ${c} | ${psnr.toFixed(2)} | ${ssim.toFixed(4)} | ${distance.toFixed(4)} |`);
 }
 console.log(`\nPSNR above the input's on ${better} of ${rows.length}\n`);
-console.log(JSON.stringify({ bench: 'quality', model, faces: faces.length, draws: Number(draws), seed: 2026, means, better }));
+console.log(
+  JSON.stringify({ bench: 'quality', model, faces: faces.length, draws: Number(draws), seed: 2026, means, better }),
+);

@@ -20,8 +20,8 @@ int main(int argc, char** argv) {
   double total = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : total)
   {
-    // Ten chains cover two units of four cycles' latency each. They are named one by one, and passed through an empty asm,
-    // because an array of them would live in memory.
+    // Ten chains cover two units of four cycles' latency each. They are named one by one, and passed through an empty
+    // asm, because an array of them would live in memory.
     const Vector scale = Vector{} + 0.999f, shift = Vector{} + 0.001f, one = Vector{} + 1.0f;
     Vector a = one, b = one, c = one, d = one, e = one, f = one, g = one, h = one, i = one, j = one;
     double steps = 0, seconds = 0;

@@ -53,7 +53,8 @@ export async function writeFaceDataset(
   const persons = groupPersons(faces);
   const held = heldOutFaces(persons, heldOut);
   const sets = { train: faces.filter((face) => !held.has(face)), heldout: [...held] };
-  for (const folder of ['train', 'train320', 'heldout', 'heldout320', 'morphs']) await mkdir(join(out, folder), { recursive: true });
+  for (const folder of ['train', 'train320', 'heldout', 'heldout320', 'morphs'])
+    await mkdir(join(out, folder), { recursive: true });
 
   const manifest: ManifestFace[] = [];
   for (const [set, members] of Object.entries(sets)) {
@@ -74,7 +75,8 @@ export async function writeFaceDataset(
 }
 
 function heldOutFaces(persons: readonly (readonly GatheredFace[])[], names: readonly string[]): Set<GatheredFace> {
-  const named = (face: GatheredFace, name: string): boolean => face.id === name || face.id.replace(/_\d+$/, '') === name;
+  const named = (face: GatheredFace, name: string): boolean =>
+    face.id === name || face.id.replace(/_\d+$/, '') === name;
   const unknown = names.filter((name) => !persons.flat().some((face) => named(face, name)));
   if (unknown.length) {
     const known = persons.flat().map(({ id }) => id);
@@ -105,7 +107,8 @@ async function writeMorphs(
     const first = usable[draws.below(usable.length)];
     const own = persons.find((person) => person.includes(first))!;
     const others = usable.filter((face) => !own.includes(face));
-    if (!others.length) throw new ReflError('ERR_OPTION', `morphs need two people for training, the photographs show ${persons.length}`);
+    if (!others.length)
+      throw new ReflError('ERR_OPTION', `morphs need two people for training, the photographs show ${persons.length}`);
     const second = others[draws.below(others.length)];
     const mirrored = draws.uniform() < 0.5;
     const options = drawMorph(draws);

@@ -1,6 +1,6 @@
 import sharp from 'sharp';
-import { add, affine, cast, clamp, mul } from '../graph/ops/elementwise.ts';
 import { conv2d } from '../graph/ops/conv2d.ts';
+import { add, affine, cast, clamp, mul } from '../graph/ops/elementwise.ts';
 import { pad, reshape, slice, transpose } from '../graph/ops/layout.ts';
 import { randomNormal } from '../graph/ops/random.ts';
 import { resize } from '../graph/ops/resample.ts';
@@ -87,7 +87,6 @@ export const sideFor = ({ sigmaX, sigmaY }: Blur): number => {
   return sides.find((side) => (side - 1) / 2 >= reach) ?? KERNEL_SIDE;
 };
 
-
 /** Both ends of the degradation: at its lowest resolution, and enlarged back to the size it came from. */
 export interface Degraded {
   /** After JPEG, at the lowest resolution. */
@@ -133,7 +132,11 @@ export class Degrader {
   }
 
   dispose(): void {
-    for (const program of this.programs.values()) program.then((p) => p.dispose(), () => {});
+    for (const program of this.programs.values())
+      program.then(
+        (p) => p.dispose(),
+        () => {},
+      );
     this.programs.clear();
   }
 
@@ -200,6 +203,8 @@ function enlargeGraph(h: number, w: number, smallH: number, smallW: number): Rec
 }
 
 async function throughJpeg({ data, width, height }: Rgb, quality: number): Promise<Rgb> {
-  const jpeg = await sharp(data, { raw: { width, height, channels: 3 } }).jpeg({ quality }).toBuffer();
+  const jpeg = await sharp(data, { raw: { width, height, channels: 3 } })
+    .jpeg({ quality })
+    .toBuffer();
   return { data: await sharp(jpeg).raw().toBuffer(), width, height };
 }

@@ -13,8 +13,17 @@ export function delaunay(points: readonly Point[]): Triangle[] {
   const all = [...points, { x: -far, y: -far }, { x: far, y: -far }, { x: 0, y: far }];
   let triangles: Triangle[] = [[n, n + 1, n + 2]];
   points.forEach((point, index) => {
-    const hit = triangles.filter((t) => inCircumcircle(t.map((i) => all[i]), point));
-    const edges = hit.flatMap(([a, b, c]) => [[a, b], [b, c], [c, a]]);
+    const hit = triangles.filter((t) =>
+      inCircumcircle(
+        t.map((i) => all[i]),
+        point,
+      ),
+    );
+    const edges = hit.flatMap(([a, b, c]) => [
+      [a, b],
+      [b, c],
+      [c, a],
+    ]);
     // An edge of two of them runs inside the hole, once in each direction; the others are its rim.
     const rim = edges.filter(([a, b]) => !edges.some(([c, d]) => c === b && d === a));
     const kept = triangles.filter((t) => !hit.includes(t));

@@ -74,7 +74,8 @@ export const distance = (a: Float32Array, b: Float32Array): number => Math.hypot
 export function groupPersons<F extends { embedding: Float32Array; source: Photograph }>(faces: readonly F[]): F[][] {
   const persons: F[][] = [];
   for (const face of faces) {
-    const near = (other: F): boolean => other.source !== face.source && distance(other.embedding, face.embedding) < samePerson;
+    const near = (other: F): boolean =>
+      other.source !== face.source && distance(other.embedding, face.embedding) < samePerson;
     const own = persons.filter((person) => person.some(near));
     const others = persons.filter((person) => !own.includes(person));
     persons.splice(0, persons.length, ...others, [...own.flat(), face]);

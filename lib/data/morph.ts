@@ -1,7 +1,20 @@
 import type { Point } from '../faces/align.ts';
 import { sample } from '../faces/warp.ts';
-import { add, affine, cast, clamp, div, maximum, minimum, mul, neg, sqrt, square, sub } from '../graph/ops/elementwise.ts';
 import { conv2d } from '../graph/ops/conv2d.ts';
+import {
+  add,
+  affine,
+  cast,
+  clamp,
+  div,
+  maximum,
+  minimum,
+  mul,
+  neg,
+  sqrt,
+  square,
+  sub,
+} from '../graph/ops/elementwise.ts';
 import { embedding } from '../graph/ops/embedding.ts';
 import { pad, reshape, split } from '../graph/ops/layout.ts';
 import { matmul } from '../graph/ops/matmul.ts';
@@ -28,9 +41,47 @@ export interface MorphOptions {
 const mirrored = [
   ...Array.from({ length: 17 }, (_, i) => 16 - i),
   ...Array.from({ length: 10 }, (_, i) => 26 - i),
-  27, 28, 29, 30, 35, 34, 33, 32, 31,
-  45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
-  54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
+  27,
+  28,
+  29,
+  30,
+  35,
+  34,
+  33,
+  32,
+  31,
+  45,
+  44,
+  43,
+  42,
+  47,
+  46,
+  39,
+  38,
+  37,
+  36,
+  41,
+  40,
+  54,
+  53,
+  52,
+  51,
+  50,
+  49,
+  48,
+  59,
+  58,
+  57,
+  56,
+  55,
+  64,
+  63,
+  62,
+  61,
+  60,
+  67,
+  66,
+  65,
 ];
 
 /** The landmarks of a face seen in a mirror: of its picture turned left to right. */
@@ -86,7 +137,16 @@ export class Morpher {
 function withBorder(landmarks: readonly Point[], size: number): Point[] {
   const inside = (v: number): number => Math.min(size - 1, Math.max(1, v));
   const [low, middle, high] = [0, size / 2, size];
-  const border = [[low, low], [middle, low], [high, low], [low, middle], [high, middle], [low, high], [middle, high], [high, high]];
+  const border = [
+    [low, low],
+    [middle, low],
+    [high, low],
+    [low, middle],
+    [high, middle],
+    [low, high],
+    [middle, high],
+    [high, high],
+  ];
   return [...landmarks.map(({ x, y }) => ({ x: inside(x), y: inside(y) })), ...border.map(([x, y]) => ({ x, y }))];
 }
 
@@ -110,12 +170,20 @@ function barycentric(points: readonly Point[], triangles: readonly Triangle[]): 
 }
 
 /** [mostTriangles, 13]: the affine maps from the morph to the first and to the second face, and 1 inside the face's outline. */
-function maps(between: readonly Point[], from: readonly Point[], to: readonly Point[], triangles: readonly Triangle[]): Float32Array {
+function maps(
+  between: readonly Point[],
+  from: readonly Point[],
+  to: readonly Point[],
+  triangles: readonly Triangle[],
+): Float32Array {
   const table = new Float32Array(mostTriangles * 13);
   triangles.forEach((triangle, t) => {
     const corners = triangle.map((i) => between[i]);
     [from, to].forEach((target, which) => {
-      const map = affineMap(corners, triangle.map((i) => target[i]));
+      const map = affineMap(
+        corners,
+        triangle.map((i) => target[i]),
+      );
       table.set(map, t * 13 + which * 6);
     });
     table[t * 13 + 12] = triangle.every((i) => i < 68) ? 1 : 0;
@@ -156,7 +224,10 @@ function trace(size: number): Tensor {
   const second = warp('second', [n0, n1, n2], [n3, n4, n5]);
 
   const outline = reshape(inside, [size, size, 1]);
-  const weight = mul(reshape(blur(reshape(outline, [1, size, size, 1]), size / 40), [size, size, 1]), input('texture', [1]));
+  const weight = mul(
+    reshape(blur(reshape(outline, [1, size, size, 1]), size / 40), [size, size, 1]),
+    input('texture', [1]),
+  );
   const mixed = add(first, mul(weight, sub(recolour(second, first, outline), first)));
   return cast(affine(clamp(mixed, 0, 255), 1, 0.5), 'u8');
 }
@@ -176,9 +247,16 @@ function recolour(x: Tensor, like: Tensor, mask: Tensor): Tensor {
 /** A Gaussian blur of [1, H, W, 1], cut at three deviations; beyond the border the border repeats. */
 function blur(x: Tensor, sigma: number): Tensor {
   const radius = Math.ceil(3 * sigma);
-  const bell = Float32Array.from({ length: 2 * radius + 1 }, (_, i) => Math.exp(-((i - radius) ** 2) / (2 * sigma * sigma)));
+  const bell = Float32Array.from({ length: 2 * radius + 1 }, (_, i) =>
+    Math.exp(-((i - radius) ** 2) / (2 * sigma * sigma)),
+  );
   const total = bell.reduce((a, b) => a + b, 0);
-  const kernel = (shape: number[]): Tensor => constant(bell.map((v) => v / total), shape, 'f32');
+  const kernel = (shape: number[]): Tensor =>
+    constant(
+      bell.map((v) => v / total),
+      shape,
+      'f32',
+    );
   const padded = pad(x, [0, radius, radius, 0], [0, radius, radius, 0], 'replicate');
   return conv2d(conv2d(padded, kernel([1, 1, bell.length, 1])), kernel([1, 1, 1, bell.length]));
 }

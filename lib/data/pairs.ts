@@ -4,7 +4,7 @@ import sharp from 'sharp';
 import { ReflError } from '../errors.ts';
 import type { Rgb } from '../image/picture.ts';
 import type { Device } from '../runtime/index.ts';
-import { Degrader, defaultRanges, type DegradeRanges, drawDegradation } from './degrade.ts';
+import { type DegradeRanges, Degrader, defaultRanges, drawDegradation } from './degrade.ts';
 import { Draws } from './draws.ts';
 
 /** Where a trainer gets its batches. Batch number `step` is the same whenever it is asked for. */
@@ -59,9 +59,15 @@ export class FolderPairs implements PairSource {
       Array.from({ length: count }, async (_, i) => {
         const draws = new Draws(this.options.seed, step, i);
         const crop = this.crop(draws);
-        const { image } = await this.degrader.degrade(crop, drawDegradation(draws, this.options.ranges ?? defaultRanges));
+        const { image } = await this.degrader.degrade(
+          crop,
+          drawDegradation(draws, this.options.ranges ?? defaultRanges),
+        );
         degraded.set(image, i * values);
-        clean.set(Float32Array.from(crop.data, (v) => v / 255), i * values);
+        clean.set(
+          Float32Array.from(crop.data, (v) => v / 255),
+          i * values,
+        );
       }),
     );
     return { degraded, clean };
@@ -87,8 +93,13 @@ export class FolderPairs implements PairSource {
   }
 
   private pick(draws: Draws): Rgb {
-    let point = draws.uniform(0, this.sets.reduce((sum, { weight }) => sum + weight, 0));
-    const set = this.sets.find(({ weight }) => (point -= weight) < 0) ?? this.sets.at(-1)!;
+    const total = this.sets.reduce((sum, { weight }) => sum + weight, 0);
+    const point = draws.uniform(0, total);
+    let end = 0;
+    const set = this.sets.find(({ weight }) => {
+      end += weight;
+      return point < end;
+    })!;
     return set.images[draws.below(set.images.length)];
   }
 
@@ -106,9 +117,17 @@ async function readFolder(folder: string, size: number): Promise<Rgb[]> {
   if (!names.length) throw new ReflError('ERR_FILE', `${folder}: no pictures there`);
   return Promise.all(
     names.map(async (name) => {
-      const { data, info } = await sharp(join(folder, name)).rotate().removeAlpha().toColourspace('srgb').raw().toBuffer({ resolveWithObject: true });
+      const { data, info } = await sharp(join(folder, name))
+        .rotate()
+        .removeAlpha()
+        .toColourspace('srgb')
+        .raw()
+        .toBuffer({ resolveWithObject: true });
       if (info.width < size || info.height < size) {
-        throw new ReflError('ERR_IMAGE', `${join(folder, name)} is ${info.width}x${info.height}: crops of ${size} do not fit`);
+        throw new ReflError(
+          'ERR_IMAGE',
+          `${join(folder, name)} is ${info.width}x${info.height}: crops of ${size} do not fit`,
+        );
       }
       return { data, width: info.width, height: info.height };
     }),

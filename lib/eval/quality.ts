@@ -1,10 +1,10 @@
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import sharp from 'sharp';
-import { Degrader, type DegradeRanges, drawDegradation } from '../data/degrade.ts';
+import { type DegradeRanges, Degrader, drawDegradation } from '../data/degrade.ts';
 import { Draws } from '../data/draws.ts';
-import { add, affine, cast, clamp, square, sub } from '../graph/ops/elementwise.ts';
 import { l2Normalize } from '../graph/ops/compose.ts';
+import { add, affine, cast, clamp, square, sub } from '../graph/ops/elementwise.ts';
 import { mean, sum } from '../graph/ops/reduce.ts';
 import { resize } from '../graph/ops/resample.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
@@ -107,13 +107,18 @@ export function meanFidelity(rows: readonly QualityRow[]): Record<Contender, Fid
   return Object.fromEntries(contenders.map((c) => [c, of(c)])) as Record<Contender, Fidelity>;
 }
 
-const bytes = (name: string, h: number, w: number): Tensor => affine(cast(input(name, [1, h, w, 3], 'u8'), 'f32'), 1 / 255);
+const bytes = (name: string, h: number, w: number): Tensor =>
+  affine(cast(input(name, [1, h, w, 3], 'u8'), 'f32'), 1 / 255);
 
 async function fidelityProgram(device: Device, parameters: Parameters, side: number) {
   const folder = join(dirname(createRequire(import.meta.url).resolve('@vladmandic/face-api/package.json')), 'model');
   const network = new FaceRecognition().train(false);
-  const weights = foldWeights(network, await readManifest(join(folder, 'face_recognition_model-weights_manifest.json')));
-  for (const [key, { value }] of network.namedParameters()) parameters.add(value, { frozen: true, data: weights.get(key) });
+  const weights = foldWeights(
+    network,
+    await readManifest(join(folder, 'face_recognition_model-weights_manifest.json')),
+  );
+  for (const [key, { value }] of network.namedParameters())
+    parameters.add(value, { frozen: true, data: weights.get(key) });
   const [a, b] = [bytes('a', side, side), bytes('b', side, side)];
   const outputs = { psnr: psnr(a, b), ssim: ssim(a, b), distance: featureDistance(network, a, b) };
   return device.compile({ outputs }, { parameters });

@@ -76,7 +76,10 @@ export function alignment({ landmarks }: Face, size: number, margin = 0): Simila
 
 export const scaleOf = ({ a, b }: Similarity): number => Math.hypot(a, b);
 
-export const apply = ({ a, b, tx, ty }: Similarity, { x, y }: Point): Point => ({ x: a * x - b * y + tx, y: b * x + a * y + ty });
+export const apply = ({ a, b, tx, ty }: Similarity, { x, y }: Point): Point => ({
+  x: a * x - b * y + tx,
+  y: b * x + a * y + ty,
+});
 
 export function invert({ a, b, tx, ty }: Similarity): Similarity {
   const n = a * a + b * b;

@@ -3,7 +3,7 @@ import { reshape } from '../graph/ops/layout.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import { type Rgb, sharpOf } from '../image/picture.ts';
 import { type Device, evaluate } from '../runtime/index.ts';
-import { apply, invert, scaleOf, type Similarity } from './align.ts';
+import { apply, invert, type Similarity, scaleOf } from './align.ts';
 import { affinePositions, sample } from './warp.ts';
 
 interface Region {
@@ -33,8 +33,12 @@ export async function cropFace(device: Device, photograph: Rgb, map: Similarity,
   const back = invert(map);
   const [kx, ky] = [width / region.width, height / region.height];
   const matrix = Float32Array.of(
-    back.a * kx, -back.b * kx, (back.tx - region.left) * kx,
-    back.b * ky, back.a * ky, (back.ty - region.top) * ky,
+    back.a * kx,
+    -back.b * kx,
+    (back.tx - region.left) * kx,
+    back.b * ky,
+    back.a * ky,
+    (back.ty - region.top) * ky,
   );
   const x = cast(input('image', [height, width, 3], 'u8'), 'f32');
   const crop = toBytes(sample(x, affinePositions(input('matrix', [6]), [size, size]), 'bicubic'));
@@ -71,8 +75,12 @@ export async function pasteFace(device: Device, photograph: Rgb, crop: Rgb, map:
     // The last band reaches back over rows that are done: it composes them anew from the photograph's own pixels.
     const top = region.top + Math.min(start, region.height - rows);
     const matrix = Float32Array.of(
-      map.a * k, -map.b * k, (map.a * left - map.b * top + map.tx) * k,
-      map.b * k, map.a * k, (map.b * left + map.a * top + map.ty) * k,
+      map.a * k,
+      -map.b * k,
+      (map.a * left - map.b * top + map.tx) * k,
+      map.b * k,
+      map.a * k,
+      (map.b * left + map.a * top + map.ty) * k,
     );
     const band = copyRows(photograph, { left, top, width, height: rows });
     const { pixels } = await program.run({ photograph: band, face, matrix });
@@ -94,7 +102,12 @@ function fade(position: Tensor, side: number): Tensor {
 /** The photograph's pixels that a crop covers, and `margin` more around them; at least one pixel. */
 function regionOf({ width, height }: Rgb, map: Similarity, size: number, margin: number): Region {
   const back = invert(map);
-  const corners = [[0, 0], [size, 0], [0, size], [size, size]].map(([x, y]) => apply(back, { x, y }));
+  const corners = [
+    [0, 0],
+    [size, 0],
+    [0, size],
+    [size, size],
+  ].map(([x, y]) => apply(back, { x, y }));
   const more = margin * Math.max(1, 1 / scaleOf(map));
   const clip = (value: number, most: number): number => Math.min(most, Math.max(0, value));
   const left = clip(Math.floor(Math.min(...corners.map((p) => p.x)) - more), width - 1);

@@ -16,7 +16,12 @@ export interface Positions {
  * @param matrix [6], m0 to m5
  */
 export function affinePositions(matrix: Tensor, [h, w]: readonly [number, number]): Positions {
-  const centres = (n: number, shape: number[]): Tensor => constant(Float32Array.from({ length: n }, (_, i) => i + 0.5), shape, 'f32');
+  const centres = (n: number, shape: number[]): Tensor =>
+    constant(
+      Float32Array.from({ length: n }, (_, i) => i + 0.5),
+      shape,
+      'f32',
+    );
   const [u, v] = [centres(w, [1, w]), centres(h, [h, 1])];
   const [m0, m1, m2, m3, m4, m5] = split(matrix, 6, 0);
   return { x: add(add(mul(u, m0), mul(v, m1)), m2), y: add(add(mul(u, m3), mul(v, m4)), m5) };
@@ -39,7 +44,10 @@ const mostPixels = 2 ** 24;
 export function sample(image: Tensor, { x, y }: Positions, kind: Interpolation): Tensor {
   const [height, width, channels] = image.shape;
   if (height * width > mostPixels) {
-    throw new ReflError('ERR_SHAPE', `an image of ${width}x${height} pixels is too large to be sampled: at most ${mostPixels} pixels`);
+    throw new ReflError(
+      'ERR_SHAPE',
+      `an image of ${width}x${height} pixels is too large to be sampled: at most ${mostPixels} pixels`,
+    );
   }
   const table = reshape(image, [height * width, channels]);
   const [h, w] = x.shape;

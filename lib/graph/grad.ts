@@ -10,7 +10,11 @@ import { cloneNode, type Node, ruleOf, sameShape, type Tensor } from './tensor.t
  * @param cotangents one per output, of its shape; ones when left out
  * @returns one tensor per entry of `wrt`, of its shape; zeros where the outputs do not depend on it
  */
-export function grad(outputs: Tensor | readonly Tensor[], wrt: readonly Tensor[], cotangents?: readonly Tensor[]): Tensor[] {
+export function grad(
+  outputs: Tensor | readonly Tensor[],
+  wrt: readonly Tensor[],
+  cotangents?: readonly Tensor[],
+): Tensor[] {
   const roots = Array.isArray(outputs) ? (outputs as readonly Tensor[]) : [outputs as Tensor];
   const order = reachable(roots);
   const wanted = new Set(wrt);

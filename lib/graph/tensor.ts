@@ -54,13 +54,7 @@ export class Node {
   /** Leaves only: the feed's name, or the constant's bytes. */
   readonly leaf: Leaf | undefined;
 
-  constructor(
-    op: string,
-    inputs: readonly (Tensor | undefined)[],
-    attrs: Attrs,
-    specs: readonly Spec[],
-    leaf?: Leaf,
-  ) {
+  constructor(op: string, inputs: readonly (Tensor | undefined)[], attrs: Attrs, specs: readonly Spec[], leaf?: Leaf) {
     this.id = nextId++;
     this.op = op;
     this.inputs = inputs;
@@ -102,11 +96,8 @@ export function defineOp(name: string, rule: OpRule): void {
 export const ruleOf = (name: string): OpRule | undefined => rules.get(name);
 
 /** Applies operator `op`, returning all of its outputs. Throws a shape error that names layer and operands. */
-export const emit = (
-  op: string,
-  inputs: readonly (Tensor | undefined)[],
-  attrs: Attrs = {},
-): readonly Tensor[] => emitNode(op, inputs, attrs).outputs;
+export const emit = (op: string, inputs: readonly (Tensor | undefined)[], attrs: Attrs = {}): readonly Tensor[] =>
+  emitNode(op, inputs, attrs).outputs;
 
 /** As {@link emit}, returning the node: for operators that write parameters and have no output. */
 export function emitNode(op: string, inputs: readonly (Tensor | undefined)[], attrs: Attrs = {}): Node {

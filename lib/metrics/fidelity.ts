@@ -1,5 +1,5 @@
-import { add, affine, div, log, mul, square, sub } from '../graph/ops/elementwise.ts';
 import { conv2d } from '../graph/ops/conv2d.ts';
+import { add, affine, div, log, mul, square, sub } from '../graph/ops/elementwise.ts';
 import { reshape, transpose } from '../graph/ops/layout.ts';
 import { mean } from '../graph/ops/reduce.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';

@@ -35,7 +35,10 @@ export async function readManifest(path: string): Promise<Map<string, Stored>> {
       const size = sizeOf(shape);
       const end = offset + size * (array?.BYTES_PER_ELEMENT ?? 0);
       if (!array || end > bytes.length) {
-        throw new ReflError('ERR_WEIGHTS', `${path}: ${name} (${quantization?.dtype ?? dtype}) does not fit its data file`);
+        throw new ReflError(
+          'ERR_WEIGHTS',
+          `${path}: ${name} (${quantization?.dtype ?? dtype}) does not fit its data file`,
+        );
       }
       const { scale = 1, min = 0 } = quantization ?? {};
       const codes = new array(Uint8Array.from(bytes.subarray(offset, end)).buffer);

@@ -48,7 +48,13 @@ export class Optimizer {
 
   /** Everything that a checkpoint must hold beside the weights, by key. */
   state(): Map<string, Tensor> {
-    return new Map(this.slots.flatMap(({ key, m, v, average }) => [[`m.${key}`, m], [`v.${key}`, v], [`ema.${key}`, average]]));
+    return new Map(
+      this.slots.flatMap(({ key, m, v, average }) => [
+        [`m.${key}`, m],
+        [`v.${key}`, v],
+        [`ema.${key}`, average],
+      ]),
+    );
   }
 
   /** The averaged weights by the module's own keys: what is shipped. */
@@ -83,7 +89,11 @@ export class Optimizer {
       norm,
       nodes: [
         adamw({ lr, step, scale, ok }, groups, { beta1, beta2 }),
-        ema(decay, ok, this.slots.map(({ parameter, average }) => [average, parameter.value] as const)),
+        ema(
+          decay,
+          ok,
+          this.slots.map(({ parameter, average }) => [average, parameter.value] as const),
+        ),
       ],
     };
   }

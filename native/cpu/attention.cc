@@ -1,12 +1,12 @@
 // Attention and its gradient without the scores in memory: softmax(scale q k^T + bias) v, tile by tile.
 //
-// Forward, 4 N H Lq Lk D operations: a task is a block of queries of one head. It walks over blocks of keys, keeping each
-// query's running maximum and sum and rescaling the output so far when the maximum grows. Keys and values are packed once
-// a run; a task's working set (about 200 KB at D = 64) stays in the second-level cache.
+// Forward, 4 N H Lq Lk D operations: a task is a block of queries of one head. It walks over blocks of keys, keeping
+// each query's running maximum and sum and rescaling the output so far when the maximum grows. Keys and values are
+// packed once a run; a task's working set (about 200 KB at D = 64) stays in the second-level cache.
 //
-// Backward, 10 N H Lq Lk D operations: a task is a range of keys of one head. It recomputes the probabilities of a block
-// from the rows' log-sum-exp and does all five products with it. Where heads are too few for the threads, ranges of keys
-// of one head leave partial dq, added in order. Batch elements that share a bias are one task's, in order.
+// Backward, 10 N H Lq Lk D operations: a task is a range of keys of one head. It recomputes the probabilities of a
+// block from the rows' log-sum-exp and does all five products with it. Where heads are too few for the threads, ranges
+// of keys of one head leave partial dq, added in order. Batch elements that share a bias are one task's, in order.
 //
 // Everything accumulates in T. Exponentials are to the base 2, log2(e) being part of the scale.
 #include <limits>
@@ -18,7 +18,8 @@ namespace refl::REFL_ISA {
 
 namespace {
 
-constexpr int64_t kQueries = 96, kKeys = 128, kGradBlock = 96;  // multiples of kTileRows, and but for the first of kPanel
+constexpr int64_t kQueries = 96, kKeys = 128,
+                  kGradBlock = 96;  // multiples of kTileRows, and but for the first of kPanel
 constexpr double kLog2e = 1.4426950408889634;
 
 // 2^x for x <= 0; under -126 as there, which is 0 beside the row's largest term. 1.1e-7 relative.
@@ -26,7 +27,8 @@ inline float exp2(float x) {
   x = x < -126.0f ? -126.0f : x;
   const float t = x + vec::kRound;
   const float f = x - (t - vec::kRound);
-  const float p = vec::poly(f, 1.0f, 6.931469776e-01f, 2.402224208e-01f, 5.550733744e-02f, 9.671512661e-03f, 1.326472690e-03f);
+  const float p =
+      vec::poly(f, 1.0f, 6.931469776e-01f, 2.402224208e-01f, 5.550733744e-02f, 9.671512661e-03f, 1.326472690e-03f);
   return vec::bits<float>(vec::bits<uint32_t>(p) + (vec::bits<uint32_t>(t) << 23));
 }
 inline double exp2(double x) { return std::exp2(x); }
@@ -48,8 +50,15 @@ struct Attention {
 Attention attentionOf(const NodeSpec& node) {
   const Operand &q = node.inputs[0], &k = node.inputs[1], &bias = node.inputs[3];
   const int64_t heads = node.integer("heads");
-  return {q.dim(0), heads, q.dim(1), k.dim(1), q.dim(2) / heads, node.number("scale"), node.flag("causal"),
-          bias.present ? bias.dim(0) : 0, bias.present ? bias.dim(1) : 0};
+  return {q.dim(0),
+          heads,
+          q.dim(1),
+          k.dim(1),
+          q.dim(2) / heads,
+          node.number("scale"),
+          node.flag("causal"),
+          bias.present ? bias.dim(0) : 0,
+          bias.present ? bias.dim(1) : 0};
 }
 
 // Turns a row of scores into 2^(score - maximum), raising the running maximum and sum. Returns the factor by which what
@@ -85,7 +94,8 @@ Bound bindForward(const Attention& a) {
     const int64_t from = a.start(n, head, a.keys) + first * a.width();
     packColumns(count, a.size, args.in[1].as<T>() + from, a.width(), to + first * a.size);
     const T* v = args.in[2].as<T>() + from;
-    packRows<T>(a.size, count, [&](int64_t k) { return v + k * a.width(); }, to + packedK + first * width);
+    packRows<T>(
+        a.size, count, [&](int64_t k) { return v + k * a.width(); }, to + packedK + first * width);
   };
 
   const auto queryBlock = [=](const Args& args, const T* packed, T* scratch, int64_t n, int64_t head, int64_t block) {
@@ -202,8 +212,10 @@ void loadQueries(const Attention& a, const Args& args, int64_t n, int64_t head, 
   packColumns(a.queries, a.size, dy, a.width(), s.columnsDy);
   for (int64_t i = 0; i < a.queries; i += kGradBlock) {
     const int64_t count = std::min(kGradBlock, a.queries - i);
-    packRows<T>(a.size, count, [&](int64_t r) { return q + (i + r) * a.width(); }, s.rowsQ + i * width);
-    packRows<T>(a.size, count, [&](int64_t r) { return dy + (i + r) * a.width(); }, s.rowsDy + i * width);
+    packRows<T>(
+        a.size, count, [&](int64_t r) { return q + (i + r) * a.width(); }, s.rowsQ + i * width);
+    packRows<T>(
+        a.size, count, [&](int64_t r) { return dy + (i + r) * a.width(); }, s.rowsDy + i * width);
   }
   for (int64_t i = 0; i < roundUp(a.queries, kGradBlock); i++) {
     T sum = 0;
@@ -215,7 +227,8 @@ void loadQueries(const Attention& a, const Args& args, int64_t n, int64_t head, 
 
 // Copies k and v of a block of keys, and zeroes its sums.
 template <class T>
-void loadKeys(const Attention& a, const Args& args, int64_t n, int64_t head, int64_t key, int64_t count, const GradScratch<T>& s) {
+void loadKeys(const Attention& a, const Args& args, int64_t n, int64_t head, int64_t key, int64_t count,
+              const GradScratch<T>& s) {
   const int64_t width = roundUp(a.size, kLanes<T>), ld = a.size + kRowGap;
   const int64_t from = a.start(n, head, a.keys) + key * a.width();
   const T *k = args.in[1].as<T>() + from, *v = args.in[2].as<T>() + from;
@@ -223,13 +236,14 @@ void loadKeys(const Attention& a, const Args& args, int64_t n, int64_t head, int
     std::copy_n(k + j * a.width(), a.size, s.k + j * ld);
     std::copy_n(v + j * a.width(), a.size, s.v + j * ld);
   }
-  packRows<T>(a.size, count, [&](int64_t j) { return s.k + j * ld; }, s.rowsK);
+  packRows<T>(
+      a.size, count, [&](int64_t j) { return s.k + j * ld; }, s.rowsK);
   std::fill_n(s.dk, count * width, T(0));
   std::fill_n(s.dv, count * width, T(0));
 }
 
-// Adds what `keys` keys from `key` on and `queries` queries from `query` on give to dk, dv, dq and dbias (null if none).
-// Scores are held with rows of keys, as the products for dk and dv read them.
+// Adds what `keys` keys from `key` on and `queries` queries from `query` on give to dk, dv, dq and dbias (null if
+// none). Scores are held with rows of keys, as the products for dk and dv read them.
 template <class T>
 void gradBlock(const Attention& a, int64_t key, int64_t keys, int64_t query, int64_t queries, const T* bias, T* dbias,
                const GradScratch<T>& s) {
@@ -292,7 +306,8 @@ Bound bindBackward(const Attention& a) {
         const int64_t biasAt = unit * a.queries * a.keys;
         const T* bias = a.groups ? args.in[3].as<T>() + biasAt : nullptr;
         T* dbias = a.groups ? args.out[3].as<T>() + biasAt : nullptr;
-        for (int64_t i = 0; i < a.queries && dbias; i++) std::fill_n(dbias + i * a.keys + range.begin, range.size(), T(0));
+        for (int64_t i = 0; i < a.queries && dbias; i++)
+          std::fill_n(dbias + i * a.keys + range.begin, range.size(), T(0));
         for (int64_t n = unit / unitHeads; n < a.batch; n += unitItems) {
           for (int64_t head = unit % unitHeads; head < a.heads; head += unitHeads) {
             loadQueries(a, args, n, head, s);
@@ -307,7 +322,8 @@ Bound bindBackward(const Attention& a) {
               writeRows(a, keys, s.dk, static_cast<T>(a.scale), args.out[1].as<T>() + to);
               writeRows(a, keys, s.dv, T(1), args.out[2].as<T>() + to);
             }
-            writeRows(a, a.queries, s.dq, static_cast<T>(a.scale), partial + part * sizeQ + a.start(n, head, a.queries));
+            writeRows(a, a.queries, s.dq, static_cast<T>(a.scale),
+                      partial + part * sizeQ + a.start(n, head, a.queries));
           }
         }
       }

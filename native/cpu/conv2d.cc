@@ -17,35 +17,36 @@ namespace refl::REFL_ISA {
 namespace {
 
 struct Conv {
-  int64_t batch, height, width, channels;           // x
-  int64_t outHeight, outWidth, outChannels;         // y
+  int64_t batch, height, width, channels;    // x
+  int64_t outHeight, outWidth, outChannels;  // y
   int64_t kernelHeight, kernelWidth;
   int64_t strideY, strideX, top, left;
 
   int64_t taps() const { return kernelHeight * kernelWidth; }
   int64_t pixels() const { return batch * outHeight * outWidth; }
   Patches patches() const {
-    return {height,  width,   channels, channels, outHeight, outWidth,
+    return {height,  width,   channels, channels, outHeight,    outWidth,
             strideY, strideX, top,      left,     kernelHeight, kernelWidth};
   }
 };
 
 Conv convOf(const NodeSpec& node, const Shape& x, const Shape& y, int64_t kernelHeight, int64_t kernelWidth) {
   const auto stride = node.integers("stride"), padding = node.integers("padding");
-  return {x[0], x[1], x[2], x[3], y[1], y[2], y[3], kernelHeight, kernelWidth, stride[0], stride[1], padding[0], padding[1]};
+  return {x[0],         x[1],        x[2],      x[3],      y[1],       y[2],      y[3],
+          kernelHeight, kernelWidth, stride[0], stride[1], padding[0], padding[1]};
 }
 
-// One product of a convolution: the patches on its left, its weights as a packed matrix, and where rows of its result go.
-// A gradient by the input with stride has one for every phase of pixel positions, each with the taps that reach it.
+// One product of a convolution: the patches on its left, its weights as a packed matrix, and where rows of its result
+// go. A gradient by the input with stride has one for every phase of pixel positions, each with the taps that reach it.
 struct Phase {
   Patches patches;
-  std::vector<int64_t> taps;  // offsets of the kernel's taps in an [kh, kw] plane, in the patches' order
+  std::vector<int64_t> taps;   // offsets of the kernel's taps in an [kh, kw] plane, in the patches' order
   int64_t y, x, stepY, stepX;  // pixel of the first row, and the distance of rows
   int64_t packedAt;            // elements before its packed weights
 };
 
-// A packed weight matrix, made of OIHW weights with `plane` taps: rows (tap, in) and columns out; or, for the gradient by
-// the input, rows (tap, out) and columns in. `fold` neighbouring taps make that many times more columns.
+// A packed weight matrix, made of OIHW weights with `plane` taps: rows (tap, in) and columns out; or, for the gradient
+// by the input, rows (tap, out) and columns in. `fold` neighbouring taps make that many times more columns.
 struct Weights {
   int64_t outs, ins, plane;
   bool gradient;
@@ -56,12 +57,14 @@ struct Weights {
 };
 
 template <class T>
-void packPanel(const Weights& w, const std::vector<int64_t>& taps, const T* from, int64_t first, int64_t count, int64_t width, T* to) {
+void packPanel(const Weights& w, const std::vector<int64_t>& taps, const T* from, int64_t first, int64_t count,
+               int64_t width, T* to) {
   constexpr int64_t W = kLanes<T>;
   const auto tapCount = static_cast<int64_t>(taps.size());
   if (!w.gradient) {
     const int64_t ld = w.ins * w.plane;
-    transpose(count, ld, from + first * ld, ld, [&](int64_t k) { return to + (k % w.plane * w.ins + k / w.plane) * width; });
+    transpose(count, ld, from + first * ld, ld,
+              [&](int64_t k) { return to + (k % w.plane * w.ins + k / w.plane) * width; });
   } else {
     // Squares of the [in, tap] matrix of one output, read past its few columns into the next rows.
     T unused[W];
@@ -85,7 +88,8 @@ void packPanel(const Weights& w, const std::vector<int64_t>& taps, const T* from
       }
     }
   }
-  for (int64_t k = 0; k < tapCount * w.rows() && count < width; k++) std::fill(to + k * width + count, to + (k + 1) * width, T(0));
+  for (int64_t k = 0; k < tapCount * w.rows() && count < width; k++)
+    std::fill(to + k * width + count, to + (k + 1) * width, T(0));
 }
 
 template <class T>
@@ -102,8 +106,8 @@ void packWeights(const Weights& w, const std::vector<int64_t>& taps, const T* fr
 // Binds products that share the input in[image], the weights in[1] and the output. The rows of `result` are pixels of
 // [batch, height, width, columns].
 template <class T>
-Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> phases, const std::string& key, int64_t batch,
-                 int64_t height, int64_t width, bool hasBias) {
+Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> phases, const std::string& key,
+                 int64_t batch, int64_t height, int64_t width, bool hasBias) {
   const int64_t threads = omp_get_max_threads(), columnCount = w.columns();
   Buffer* frozen = weight.frozen ? weight.buffer : nullptr;
   int64_t packedElements = 0;
@@ -159,8 +163,8 @@ Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> pha
   return {run, static_cast<size_t>(threads * each + (frozen ? 0 : packedElements)) * sizeof(T)};
 }
 
-// The pixels of dx at one position modulo the stride, along one axis: pixel first + i * stride gets, from output i + j -
-// before, the taps in their order.
+// The pixels of dx at one position modulo the stride, along one axis: pixel first + i * stride gets, from output i + j
+// - before, the taps in their order.
 struct Axis {
   int64_t count, before;
   std::vector<int64_t> taps;
@@ -186,7 +190,12 @@ std::vector<Phase> inputPhases(const Conv& conv, int64_t tapRow) {
       const auto kh = static_cast<int64_t>(rows.taps.size()), kw = static_cast<int64_t>(columns.taps.size());
       Phase phase{{conv.outHeight, conv.outWidth, conv.outChannels, conv.outChannels, rows.count, columns.count, 1, 1,
                    rows.before, columns.before, kh, kw},
-                  {}, y, x, conv.strideY, conv.strideX, 0};
+                  {},
+                  y,
+                  x,
+                  conv.strideY,
+                  conv.strideX,
+                  0};
       for (int64_t ky : rows.taps) {
         for (int64_t kx : columns.taps) phase.taps.push_back(ky * tapRow + kx);
       }
@@ -204,7 +213,8 @@ Bound bindGradWeight(const Conv& conv) {
   const int64_t chunk = std::min(conv.channels, roundUp(std::max<int64_t>(1, 576 / taps), kPanel<T>));
   const int64_t chunks = ceilDiv(conv.channels, chunk);
   int64_t height = std::min(kBlockRows, conv.outChannels);
-  while (height > 2 * kTileRows && ceilDiv(conv.outChannels, height) * chunks < 2 * threads) height = ceilDiv(height, 2);
+  while (height > 2 * kTileRows && ceilDiv(conv.outChannels, height) * chunks < 2 * threads)
+    height = ceilDiv(height, 2);
   const int64_t blocks = ceilDiv(conv.outChannels, height);
   const int64_t each = regionScratch<T>(false) + roundUp(height * chunk * taps, kLanes<T>);
 
@@ -247,9 +257,10 @@ Bound bindConv2d(const NodeSpec& node) {
   const Operand &x = node.inputs[0], &weight = node.inputs[1], &y = node.outputs[0];
   const Conv conv = convOf(node, x.shape, y.shape, weight.dim(2), weight.dim(3));
   const bool bias = node.inputs[2].present;
-  const Winograd winograd{conv.batch, conv.height, conv.width, conv.channels, conv.outHeight, conv.outWidth,
-                          conv.outChannels, conv.top, conv.left, false};
-  if (y.dtype == DType::f32 && weight.frozen && conv.strideY == 1 && conv.strideX == 1 && winograd.pays(conv.kernelHeight, conv.kernelWidth)) {
+  const Winograd winograd{conv.batch,    conv.height,      conv.width, conv.channels, conv.outHeight,
+                          conv.outWidth, conv.outChannels, conv.top,   conv.left,     false};
+  if (y.dtype == DType::f32 && weight.frozen && conv.strideY == 1 && conv.strideX == 1 &&
+      winograd.pays(conv.kernelHeight, conv.kernelWidth)) {
     return bindWinograd(winograd, weight.buffer, bias);
   }
   Phase phase{conv.patches(), {}, 0, 0, 1, 1, 0};
@@ -264,16 +275,26 @@ Bound bindConv2dGradInput(const NodeSpec& node) {
   const Operand &dy = node.inputs[0], &weight = node.inputs[1], &dx = node.outputs[0];
   Conv conv = convOf(node, dx.shape, dy.shape, weight.dim(2), weight.dim(3));
   // With stride 1 this is the convolution of dy with the kernel turned round, padded by what is left of its extent.
-  const Winograd winograd{conv.batch, conv.outHeight, conv.outWidth, conv.outChannels, conv.height, conv.width,
-                          conv.channels, conv.kernelHeight - 1 - conv.top, conv.kernelWidth - 1 - conv.left, true};
-  if (dx.dtype == DType::f32 && weight.frozen && conv.strideY == 1 && conv.strideX == 1 && winograd.pays(conv.kernelHeight, conv.kernelWidth)) {
+  const Winograd winograd{conv.batch,
+                          conv.outHeight,
+                          conv.outWidth,
+                          conv.outChannels,
+                          conv.height,
+                          conv.width,
+                          conv.channels,
+                          conv.kernelHeight - 1 - conv.top,
+                          conv.kernelWidth - 1 - conv.left,
+                          true};
+  if (dx.dtype == DType::f32 && weight.frozen && conv.strideY == 1 && conv.strideX == 1 &&
+      winograd.pays(conv.kernelHeight, conv.kernelWidth)) {
     return bindWinograd(winograd, weight.buffer, false);
   }
   std::string key = "conv2dGradInput " + std::to_string(conv.strideY) + " " + std::to_string(conv.strideX) + " " +
-                          std::to_string(conv.top % conv.strideY) + " " + std::to_string(conv.left % conv.strideX);
+                    std::to_string(conv.top % conv.strideY) + " " + std::to_string(conv.left % conv.strideX);
   const int64_t tapRow = conv.kernelWidth;
   Weights w{conv.outChannels, conv.channels, conv.taps(), true, 1};
-  if (conv.strideX > 1 && conv.strideX == conv.kernelWidth && conv.left == 0 && conv.width == conv.outWidth * conv.strideX) {
+  if (conv.strideX > 1 && conv.strideX == conv.kernelWidth && conv.left == 0 &&
+      conv.width == conv.outWidth * conv.strideX) {
     // Patches that tile the image's rows: a row of a patch is one pixel of more channels, and the stride is gone.
     w.fold = conv.kernelWidth;
     key += " rows";
@@ -282,7 +303,8 @@ Bound bindConv2dGradInput(const NodeSpec& node) {
     conv.kernelWidth = conv.strideX = 1;
   }
   return onFloat(dx.dtype, node, [&](auto tag) {
-    return bindPhases<decltype(tag)>(weight, w, inputPhases(conv, tapRow), key, conv.batch, conv.height, conv.width, false);
+    return bindPhases<decltype(tag)>(weight, w, inputPhases(conv, tapRow), key, conv.batch, conv.height, conv.width,
+                                     false);
   });
 }
 

@@ -3,9 +3,9 @@
 //
 // One register tile of kTileRows x 2 vectors of C is held while A (broadcast, row by row) and B (a packed panel, two
 // vectors a step) stream by: 24 multiply-adds for 14 loads. A region of C is computed by one thread in blocks that keep
-// a kBlockDepth x kBlockColumns piece of B and a kBlockRows x kBlockDepth piece of A in the second-level cache. Operands
-// come through callables, so that transposes, image patches and strided gradients need no copy in memory. Sums run over
-// the depth in order, whatever the partitioning, and accumulate in T.
+// a kBlockDepth x kBlockColumns piece of B and a kBlockRows x kBlockDepth piece of A in the second-level cache.
+// Operands come through callables, so that transposes, image patches and strided gradients need no copy in memory. Sums
+// run over the depth in order, whatever the partitioning, and accumulate in T.
 #include <array>
 #include <cstring>
 #include <utility>
@@ -24,6 +24,9 @@ template <class T>
 constexpr int64_t kPanel = 2 * kLanes<T>;  // columns of a packed panel of B
 
 constexpr int64_t kBlockRows = 96, kBlockDepth = 384, kBlockColumns = 384;
+// Products are summed in chains of this many before they join C: rounding errors of float32 then stay near those of a
+// chain (a third of one long sum's at a depth of 1728), for one addition to C in 128 multiply-adds.
+constexpr int64_t kChain = 128;
 constexpr int64_t kRowGap = 16;  // added to rows of copies, so that equally spaced rows do not share cache sets
 
 constexpr int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -34,31 +37,33 @@ constexpr int64_t roundUp(int64_t a, int64_t b) { return ceilDiv(a, b) * b; }
 template <class T, int R, int V>
 void tile(int64_t depth, const T* a, int64_t lda, const T* b, const T* init, int64_t ldi, T* c, int64_t ldc) {
   constexpr int64_t W = kLanes<T>;
-  Vector<T> sum[R][V];
-#pragma GCC unroll 16
-  for (int i = 0; i < R; i++) {
-#pragma GCC unroll 2
-    for (int j = 0; j < V; j++) sum[i][j] = init ? load(init + i * ldi + j * W) : Vector<T>{};
-  }
   // Three rows a pointer: base, base + lda and base + 2 lda are one addressing mode each, so no register is spilled.
   const T* base[(R + 2) / 3];
 #pragma GCC unroll 4
   for (int i = 0; i < (R + 2) / 3; i++) base[i] = a + 3 * i * lda;
-  for (int64_t k = 0; k < depth; k++, b += V * W) {
-    Vector<T> w[V];
+  for (int64_t from = 0; from < depth || from == 0; from += kChain) {
+    const int64_t to = std::min(depth, from + kChain);
+    Vector<T> sum[R][V] = {};
+    for (int64_t k = from; k < to; k++, b += V * W) {
+      Vector<T> w[V];
 #pragma GCC unroll 2
-    for (int j = 0; j < V; j++) w[j] = load(b + j * W);
+      for (int j = 0; j < V; j++) w[j] = load(b + j * W);
+#pragma GCC unroll 16
+      for (int i = 0; i < R; i++) {
+        const T x = base[i / 3][(i % 3) * lda + k];
+#pragma GCC unroll 2
+        for (int j = 0; j < V; j++) sum[i][j] += x * w[j];
+      }
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < R; i++) {
-      const T x = base[i / 3][(i % 3) * lda + k];
 #pragma GCC unroll 2
-      for (int j = 0; j < V; j++) sum[i][j] += x * w[j];
+      for (int j = 0; j < V; j++) {
+        store(c + i * ldc + j * W, init ? load(init + i * ldi + j * W) + sum[i][j] : sum[i][j]);
+      }
     }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < R; i++) {
-#pragma GCC unroll 2
-    for (int j = 0; j < V; j++) store(c + i * ldc + j * W, sum[i][j]);
+    init = c;
+    ldi = ldc;
   }
 }
 
@@ -126,7 +131,8 @@ void packColumns(int64_t columns, int64_t depth, const T* from, int64_t ld, T* t
   panels<T>(columns, [&](int64_t j, int64_t count, int64_t width) {
     T* panel = to + j * depth;
     transpose(count, depth, from + j * ld, ld, [&](int64_t k) { return panel + k * width; });
-    for (int64_t k = 0; k < depth && count < width; k++) std::fill(panel + k * width + count, panel + (k + 1) * width, T(0));
+    for (int64_t k = 0; k < depth && count < width; k++)
+      std::fill(panel + k * width + count, panel + (k + 1) * width, T(0));
   });
 }
 
@@ -138,7 +144,8 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t 
   panels<T>(columns, [&](int64_t j, int64_t, int64_t width) {
     rowGroups(rows, [&](int64_t i, int64_t group) {
       T* first = c + i * ldc + j;
-      tileOf<T>(group, width / kLanes<T>)(depth, a + i * lda, lda, b + j * depth, accumulate ? first : nullptr, ldc, first, ldc);
+      tileOf<T>(group, width / kLanes<T>)(depth, a + i * lda, lda, b + j * depth, accumulate ? first : nullptr, ldc,
+                                          first, ldc);
     });
   });
 }
@@ -180,18 +187,19 @@ void tileByCopy(int64_t rows, int64_t count, int64_t width, int64_t depth, const
 
 // One thread's region of C.
 //   a(row, rows, k, depth, to, ld)      copies that block of A to row-major `to`
-//   b(column, columns, k, depth, to)    packs that block of B; or b is a Packed that starts at the region's first column
-//   bias                                null, or one element a column
-//   c(row)                              address of a row of C
+//   b(column, columns, k, depth, to)    packs that block of B; or b is a Packed that starts at the region's first
+//   column bias                                null, or one element a column c(row) address of a row of C
 template <class T, class A, class B, class C>
-void gemmRegion(int64_t rows, int64_t columns, int64_t depth, const A& a, const B& b, const T* bias, const C& c, T* scratch) {
+void gemmRegion(int64_t rows, int64_t columns, int64_t depth, const A& a, const B& b, const T* bias, const C& c,
+                T* scratch) {
   constexpr bool packed = std::is_same_v<B, Packed<T>>;
   T* blockA = scratch;
   T* blockB = scratch + kBlockRows * (kBlockDepth + kRowGap);
   T* at[kBlockRows];
   const int64_t blocks = std::max<int64_t>(1, ceilDiv(depth, kBlockDepth));
   // Columns [n, n + width) of rows [m, m + height), plus the products of one block of the depth.
-  const auto product = [&](int64_t n, int64_t width, int64_t m, int64_t height, int64_t block, int64_t k, int64_t step) {
+  const auto product = [&](int64_t n, int64_t width, int64_t m, int64_t height, int64_t block, int64_t k,
+                           int64_t step) {
     const int64_t lda = step + kRowGap;
     a(m, height, k, step, blockA, lda);
     for (int64_t i = 0; i < height; i++) at[i] = c(m + i) + n;
@@ -208,7 +216,8 @@ void gemmRegion(int64_t rows, int64_t columns, int64_t depth, const A& a, const 
         if (count == panelWidth && evenlySpaced(at + i, group)) {
           T* first = at[i] + j;
           const int64_t ldc = group > 1 ? at[i + 1] - at[i] : 0;
-          tileOf<T>(group, panelWidth / kLanes<T>)(step, left, lda, panel, block ? first : start, block ? ldc : 0, first, ldc);
+          tileOf<T>(group, panelWidth / kLanes<T>)(step, left, lda, panel, block ? first : start, block ? ldc : 0,
+                                                   first, ldc);
         } else {
           tileByCopy<T>(group, count, panelWidth, step, left, lda, panel, start, block > 0, at + i, j);
         }
@@ -229,7 +238,8 @@ void gemmRegion(int64_t rows, int64_t columns, int64_t depth, const A& a, const 
       for (int64_t block = 0; block < blocks; block++) {
         const int64_t k = depthOf(block), step = depthOf(block + 1) - k;
         b(n, width, k, step, blockB);
-        for (int64_t m = 0; m < rows; m += kBlockRows) product(n, width, m, std::min(kBlockRows, rows - m), block, k, step);
+        for (int64_t m = 0; m < rows; m += kBlockRows)
+          product(n, width, m, std::min(kBlockRows, rows - m), block, k, step);
       }
     }
   }

@@ -1,5 +1,5 @@
-// matmul and linear: blocked products by gemm.h. Bytes moved: A once per kBlockColumns columns, B once per thread row of
-// the grid, C once per kBlockDepth of the depth. Frozen matrices are packed once.
+// matmul and linear: blocked products by gemm.h. Bytes moved: A once per kBlockColumns columns, B once per thread row
+// of the grid, C once per kBlockDepth of the depth. Frozen matrices are packed once.
 #include "cpu/gemm.h"
 
 namespace refl::REFL_ISA {
@@ -23,7 +23,8 @@ std::shared_ptr<void> packWhole(const Product& p, const T* b) {
     if (p.transposeB) {
       packColumns(columns, p.depth, b + first * p.depth, p.depth, part);
     } else {
-      packRows<T>(columns, p.depth, [&](int64_t k) { return b + k * p.columns + first; }, part);
+      packRows<T>(
+          columns, p.depth, [&](int64_t k) { return b + k * p.columns + first; }, part);
     }
   });
   return packed;
@@ -75,7 +76,8 @@ Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
             if (p.transposeB) {
               packColumns(count, depth, right + j * p.depth + k, p.depth, to);
             } else {
-              packRows<T>(count, depth, [&](int64_t x) { return right + (k + x) * p.columns + j; }, to);
+              packRows<T>(
+                  count, depth, [&](int64_t x) { return right + (k + x) * p.columns + j; }, to);
             }
           };
           gemmRegion(rows.size(), columns.size(), p.depth, a, pack, start, c, scratch);
@@ -104,7 +106,8 @@ Bound bindLinear(const NodeSpec& node) {
   const Operand &weight = node.inputs[1], &y = node.outputs[0];
   const int64_t out = weight.dim(0);
   const Product p{1, y.size() / std::max<int64_t>(1, out), out, weight.dim(1), false, true, true};
-  return onFloat(y.dtype, node, [&](auto tag) { return bindProduct<decltype(tag)>(weight, p, node.inputs[2].present); });
+  return onFloat(y.dtype, node,
+                 [&](auto tag) { return bindProduct<decltype(tag)>(weight, p, node.inputs[2].present); });
 }
 
 }  // namespace refl::REFL_ISA

@@ -23,8 +23,9 @@ struct Patches {
 // Copies columns [k, k + depth) of `count` patches from `row` on to rows of `ld` elements. The pixels of a kernel row
 // that lie side by side in memory are one run.
 template <class T>
-void copyPatches(const Patches& p, const T* images, int64_t row, int64_t count, int64_t k, int64_t depth, T* to, int64_t ld) {
-  const int64_t taps = p.channels == p.pixel ? p.kernelWidth : 1;  // a run
+void copyPatches(const Patches& p, const T* images, int64_t row, int64_t count, int64_t k, int64_t depth, T* to,
+                 int64_t ld) {
+  const int64_t taps = p.channels == p.pixel ? p.kernelWidth : 1;                            // a run
   const int64_t run = taps * p.channels, runs = p.kernelWidth / std::max<int64_t>(1, taps);  // a kernel row
   for (int64_t i = 0; i < count; i++, to += ld) {
     const int64_t at = row + i, patch = at % (p.rows * p.columns);
@@ -55,7 +56,8 @@ void packPatches(const Patches& p, const T* images, int64_t column, int64_t coun
     T line[kBlockColumns] = {};
     for (int64_t i = 0; i < depth; i++) {
       copyPatches(p, images, row + i, 1, column, count, line, 0);
-      panels<T>(count, [&](int64_t j, int64_t, int64_t width) { std::copy_n(line + j, width, to + j * depth + i * width); });
+      panels<T>(count,
+                [&](int64_t j, int64_t, int64_t width) { std::copy_n(line + j, width, to + j * depth + i * width); });
     }
     return;
   }

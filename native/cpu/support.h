@@ -1,6 +1,6 @@
 #pragma once
-// Shared by the CPU kernels. Every file under native/cpu is compiled once for each instruction set in sources.json, inside
-// namespace REFL_ISA, so that the widest set the machine has is chosen at run time.
+// Shared by the CPU kernels. Every file under native/cpu is compiled once for each instruction set in sources.json,
+// inside namespace REFL_ISA, so that the widest set the machine has is chosen at run time.
 #include <omp.h>
 
 #include <algorithm>
@@ -31,7 +31,8 @@ void parallelFor(int64_t n, int64_t grain, Fn&& fn) {
   }
 }
 
-// Calls fn with a value of the C++ type of a floating dtype: `return onFloat(t, [&](auto tag) { using T = decltype(tag); ... })`.
+// Calls fn with a value of the C++ type of a floating dtype: `return onFloat(t, [&](auto tag) { using T =
+// decltype(tag); ... })`.
 template <class Fn>
 auto onFloat(DType dtype, const NodeSpec& node, Fn&& fn) {
   if (dtype == DType::f32) return fn(float{});

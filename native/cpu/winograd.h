@@ -2,11 +2,11 @@
 // 3x3 convolution of stride 1 by Winograd's minimal filtering F(4x4, 3x3), float: 36 products of (tiles x channels) by
 // (channels x outputs) matrices instead of 16 * 9 a tile, so 4 times fewer multiplications.
 //
-// A thread takes a chunk of output tiles at a time: it transforms their 6x6 input patches (V, which stays in its share of
-// the cache), then for a few panels of outputs does the 36 products (M) and transforms these back. Beside x and y it reads
-// the transformed weights, 4 times the size of the plain ones, once a chunk; the transforms are some 5% of the work at 320
-// channels. Sums are float, in channel order. The interpolation points 0, +-11/16, +-11/8 and infinity are exact in
-// float with their squares and keep the error near 3e-6 of the largest output (it is 1e-5 with 0, +-1, +-2).
+// A thread takes a chunk of output tiles at a time: it transforms their 6x6 input patches (V, which stays in its share
+// of the cache), then for a few panels of outputs does the 36 products (M) and transforms these back. Beside x and y it
+// reads the transformed weights, 4 times the size of the plain ones, once a chunk; the transforms are some 5% of the
+// work at 320 channels. Sums are float, in channel order. The interpolation points 0, +-11/16, +-11/8 and infinity are
+// exact in float with their squares and keep the error near 3e-6 of the largest output (it is 1e-5 with 0, +-1, +-2).
 #include <vector>
 
 #include "cpu/gemm.h"
@@ -82,7 +82,8 @@ inline std::shared_ptr<void> packWeights(const Winograd& w, const float* weights
           double half[6][3] = {};
           for (int i = 0; i < 6; i++) {
             for (int y = 0; y < 3; y++) {
-              for (int x = 0; x < 3; x++) half[i][x] += g[i][y] * (w.turned ? kernel[8 - 3 * y - x] : kernel[3 * y + x]);
+              for (int x = 0; x < 3; x++)
+                half[i][x] += g[i][y] * (w.turned ? kernel[8 - 3 * y - x] : kernel[3 * y + x]);
             }
           }
           float* at = to + first * w.channels + c * width + j;
@@ -99,8 +100,8 @@ inline std::shared_ptr<void> packWeights(const Winograd& w, const float* weights
 }
 
 // V[point][tile][channel] of tiles [first, first + count); `zeros` has a zero for each channel.
-inline void transformInput(const Winograd& w, const float* x, int64_t first, int64_t count, const float* zeros, float* v,
-                           int64_t ld) {
+inline void transformInput(const Winograd& w, const float* x, int64_t first, int64_t count, const float* zeros,
+                           float* v, int64_t ld) {
   for (int64_t t = 0; t < count; t++) {
     const int64_t at = first + t, n = at / (w.tilesY() * w.tilesX());
     const int64_t y0 = at / w.tilesX() % w.tilesY() * 4 - w.top, x0 = at % w.tilesX() * 4 - w.left;

@@ -2,7 +2,17 @@ import { existsSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
-  ABREAST, abreast, type Blur, blur, Degrader, defaultRanges, drawDegradation, gaussianKernel, KERNEL_SIDE, reduceNoisy, sideFor,
+  ABREAST,
+  abreast,
+  type Blur,
+  blur,
+  Degrader,
+  defaultRanges,
+  drawDegradation,
+  gaussianKernel,
+  KERNEL_SIDE,
+  reduceNoisy,
+  sideFor,
 } from '../../lib/data/degrade.ts';
 import { Draws } from '../../lib/data/draws.ts';
 import { reshape, transpose } from '../../lib/graph/ops/layout.ts';
@@ -36,7 +46,9 @@ const kernelInput = (side: number): Tensor => input('kernels', [ABREAST, 1, side
 
 golden('kernels and blurs are those of the official code', async () => {
   const file = await Golden.open(path);
-  for (const [name, { sigma_x: sigmaX, sigma_y: sigmaY, theta }] of Object.entries(file.json<Config>('config').kernels)) {
+  for (const [name, { sigma_x: sigmaX, sigma_y: sigmaY, theta }] of Object.entries(
+    file.json<Config>('config').kernels,
+  )) {
     const spec = { sigmaX, sigmaY, theta };
     close(gaussianKernel(spec), await file.read(`out.kernel.${name}`), 1e-6, `kernel ${name}`);
     // The smaller kernel that is used where it suffices gives the same picture.
@@ -86,8 +98,11 @@ test('the draw and the image determine the result; drawn values lie in their ran
     const d = drawDegradation(new Draws(3, i));
     if (d.sigmaX === d.sigmaY) seen.isotropic++;
     for (const [value, [low, high]] of [
-      [d.sigmaX, defaultRanges.sigma], [d.sigmaY, defaultRanges.sigma], [d.down, defaultRanges.down],
-      [d.noise, defaultRanges.noise], [d.jpeg, defaultRanges.jpeg],
+      [d.sigmaX, defaultRanges.sigma],
+      [d.sigmaY, defaultRanges.sigma],
+      [d.down, defaultRanges.down],
+      [d.noise, defaultRanges.noise],
+      [d.jpeg, defaultRanges.jpeg],
     ] as const) {
       assert.ok(value >= low && value <= high, `${JSON.stringify(d)}`);
     }
@@ -101,7 +116,10 @@ test('the draw and the image determine the result; drawn values lie in their ran
   assert.is(first.small.width, Math.floor(61 / draw.down));
   assert.is(first.small.height, Math.floor(47 / draw.down));
   const other = await degrader.degrade(picture, { ...draw, state: [draw.state[0] + 1, draw.state[1], 0, 0] });
-  assert.ok(other.image.some((v, i) => v !== first.image[i]), 'another state is other noise');
+  assert.ok(
+    other.image.some((v, i) => v !== first.image[i]),
+    'another state is other noise',
+  );
 });
 
 test('with nothing to do it hardly changes the image, and more of everything makes it worse', async () => {

@@ -1,6 +1,14 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { alignment, apply, type Face, fitSimilarity, fivePoints, invert, type Similarity } from '../../lib/faces/align.ts';
+import {
+  alignment,
+  apply,
+  type Face,
+  fitSimilarity,
+  fivePoints,
+  invert,
+  type Similarity,
+} from '../../lib/faces/align.ts';
 import { cropFace, pasteFace } from '../../lib/faces/crop.ts';
 import { affinePositions, sample } from '../../lib/faces/warp.ts';
 import { input } from '../../lib/graph/tensor.ts';
@@ -35,14 +43,22 @@ function around(cx: number, cy: number, size: number, scale: number, angle: numb
 
 test('sample: whole pixels are exact, between them both kernels follow their formulas, beyond the border it repeats', async () => {
   const data = Float32Array.from({ length: 5 * 7 * 2 }, (_, i) => Math.sin(i * 1.7));
-  const at = (y: number, x: number, c: number): number => data[(Math.min(4, Math.max(0, y)) * 7 + Math.min(6, Math.max(0, x))) * 2 + c];
+  const at = (y: number, x: number, c: number): number =>
+    data[(Math.min(4, Math.max(0, y)) * 7 + Math.min(6, Math.max(0, x))) * 2 + c];
   const cubic = (t: number): number => {
     const d = Math.abs(t);
     return d < 1 ? 1.5 * d ** 3 - 2.5 * d ** 2 + 1 : d < 2 ? -0.5 * d ** 3 + 2.5 * d ** 2 - 4 * d + 2 : 0;
   };
   const hat = (t: number): number => Math.max(0, 1 - Math.abs(t));
-  for (const [kind, kernel] of [['bilinear', hat], ['bicubic', cubic]] as const) {
-    for (const m of [[1, 0, 0, 0, 1, 0], [0.7, 0.2, -1.3, -0.4, 0.9, 3.1], [2, 0, 0.3, 0, 2, -8]]) {
+  for (const [kind, kernel] of [
+    ['bilinear', hat],
+    ['bicubic', cubic],
+  ] as const) {
+    for (const m of [
+      [1, 0, 0, 0, 1, 0],
+      [0.7, 0.2, -1.3, -0.4, 0.9, 3.1],
+      [2, 0, 0.3, 0, 2, -8],
+    ]) {
       const x = input('x', [5, 7, 2]);
       const y = sample(x, affinePositions(input('m', [6]), [4, 6]), kind);
       const { y: got } = await evaluate(device, { y }, { x: data, m: Float32Array.from(m) });
@@ -52,7 +68,8 @@ test('sample: whole pixels are exact, between them both kernels follow their for
         const py = Math.min(6, Math.max(-2, m[3] * u + m[4] * v + m[5] - 0.5));
         let total = 0;
         for (let j = Math.floor(py) - 1; j <= Math.floor(py) + 2; j++) {
-          for (let k = Math.floor(px) - 1; k <= Math.floor(px) + 2; k++) total += kernel(py - j) * kernel(px - k) * at(j, k, c);
+          for (let k = Math.floor(px) - 1; k <= Math.floor(px) + 2; k++)
+            total += kernel(py - j) * kernel(px - k) * at(j, k, c);
         }
         return total;
       });
@@ -62,11 +79,19 @@ test('sample: whole pixels are exact, between them both kernels follow their for
 });
 
 test('the alignment brings eyes, nose and mouth to their places, wherever and however turned the face is', () => {
-  const places = [[0.3765, 0.469], [0.6235, 0.469], [0.501, 0.6133], [0.393, 0.7252], [0.6115, 0.7252]];
+  const places = [
+    [0.3765, 0.469],
+    [0.6235, 0.469],
+    [0.501, 0.6133],
+    [0.393, 0.7252],
+    [0.6115, 0.7252],
+  ];
   const truth = around(400, 300, 256, 0.8, 0.4);
   const back = invert(truth);
   const place = (i: number) => apply(back, { x: places[i][0] * 256, y: places[i][1] * 256 });
-  const landmarks = Array.from({ length: 68 }, (_, i) => place(i < 36 ? 2 : i < 42 ? 0 : i < 48 ? 1 : i === 48 ? 3 : 4));
+  const landmarks = Array.from({ length: 68 }, (_, i) =>
+    place(i < 36 ? 2 : i < 42 ? 0 : i < 48 ? 1 : i === 48 ? 3 : 4),
+  );
   const face: Face = { box: { left: 0, top: 0, width: 1, height: 1 }, score: 1, landmarks };
   const map = alignment(face, 256);
   close([map.a, map.b, map.tx, map.ty], [truth.a, truth.b, truth.tx, truth.ty], 1e-9, 'map');
@@ -79,7 +104,12 @@ test('the alignment brings eyes, nose and mouth to their places, wherever and ho
 
 test('a crop shows the photograph at the mapped places', async () => {
   const photograph = smooth(300, 240);
-  for (const [scale, angle] of [[1, 0], [1.7, 0.3], [0.6, -0.5], [0.21, 1]] as const) {
+  for (const [scale, angle] of [
+    [1, 0],
+    [1.7, 0.3],
+    [0.6, -0.5],
+    [0.21, 1],
+  ] as const) {
     const map = around(150, 120, 64, scale, angle);
     const crop = await cropFace(device, photograph, map, 64);
     const back = invert(map);
@@ -89,7 +119,8 @@ test('a crop shows the photograph at the mapped places', async () => {
       const [x, y] = [Math.floor(p.x), Math.floor(p.y)];
       if (x < 2 || y < 2 || x > 297 || y > 237) continue;
       // The photograph changes by at most 5 levels a pixel, so half a pixel explains at most 5 in both directions.
-      for (let c = 0; c < 3; c++) off = Math.max(off, Math.abs(crop.data[3 * i + c] - photograph.data[(y * 300 + x) * 3 + c]));
+      for (let c = 0; c < 3; c++)
+        off = Math.max(off, Math.abs(crop.data[3 * i + c] - photograph.data[(y * 300 + x) * 3 + c]));
     }
     assert.ok(off <= (scale < 0.5 ? 14 : 7), `scale ${scale}: off by ${off}`);
   }
@@ -97,7 +128,12 @@ test('a crop shows the photograph at the mapped places', async () => {
 
 test('pasting an unchanged crop changes next to nothing, and nothing at all outside of it', async () => {
   const photograph = smooth(400, 300);
-  for (const [x, y, scale, angle] of [[200, 150, 1, 0], [180, 160, 1.6, 0.3], [210, 140, 0.7, -0.4], [20, 280, 0.9, 0.2]] as const) {
+  for (const [x, y, scale, angle] of [
+    [200, 150, 1, 0],
+    [180, 160, 1.6, 0.3],
+    [210, 140, 0.7, -0.4],
+    [20, 280, 0.9, 0.2],
+  ] as const) {
     const map = around(x, y, 128, scale, angle);
     const pasted = await pasteFace(device, photograph, await cropFace(device, photograph, map, 128), map);
     const off = worst(pasted, photograph);

@@ -64,7 +64,9 @@ test('landmarks and embeddings agree with the package', async () => {
     for (const { box, landmarks, chip, embedding } of faces) {
       const points = await finder.landmarksIn(picture, boxOf(box));
       // Where the padding to a square is odd, the package undoes half a pixel more than it added.
-      const off = Math.max(...points.flatMap(({ x, y }, i) => [x - landmarks[2 * i], y - landmarks[2 * i + 1]]).map(Math.abs));
+      const off = Math.max(
+        ...points.flatMap(({ x, y }, i) => [x - landmarks[2 * i], y - landmarks[2 * i + 1]]).map(Math.abs),
+      );
       assert.ok(off < 0.51, `${name}: landmarks are off by ${off} pixels`);
 
       const piece = sharpOf(picture).extract({ left: chip[0], top: chip[1], width: 150, height: 150 });
@@ -76,7 +78,11 @@ test('landmarks and embeddings agree with the package', async () => {
 
 test('every face of three photographs is found once, upright, and told apart', async () => {
   const embeddings: { name: string; embedding: Float32Array }[] = [];
-  for (const [name, count] of [['sample1.jpg', 3], ['sample3.jpg', 3], ['sample6.jpg', 4]] as const) {
+  for (const [name, count] of [
+    ['sample1.jpg', 3],
+    ['sample3.jpg', 3],
+    ['sample6.jpg', 4],
+  ] as const) {
     const picture = pictures.get(name) ?? (await decodeImage(join(demo, name)));
     const faces = await finder.find(picture);
     assert.is(faces.length, count, name);

@@ -9,10 +9,18 @@ const dtypes: Record<string, DType> = { F32: 'f32', F64: 'f64', I32: 'i32', U8: 
 export class Golden {
   readonly name: string;
   readonly file: SafetensorsFile;
+  /** What F32 tensors are fed as. */
+  readonly float: 'f32' | 'f64';
 
-  private constructor(file: SafetensorsFile) {
+  private constructor(file: SafetensorsFile, float: 'f32' | 'f64' = 'f32') {
     this.file = file;
+    this.float = float;
     this.name = basename(file.path, '.safetensors');
+  }
+
+  /** The same file for a computation in float64. */
+  widened(): Golden {
+    return new Golden(this.file, 'f64');
   }
 
   static async open(path: string): Promise<Golden> {
@@ -48,13 +56,17 @@ export class Golden {
 
   /** A feed that stands for a stored tensor, named as it is. */
   feed(key: string): Tensor {
-    return input(key, this.shape(key), dtypes[this.file.entries.get(key)!.dtype]);
+    const stored = this.file.entries.get(key)!.dtype;
+    return input(key, this.shape(key), stored === 'F32' ? this.float : dtypes[stored]);
   }
 
   /** The values of the given feeds. */
   async values(feeds: Iterable<string>): Promise<Record<string, TypedArray>> {
     const values: Record<string, TypedArray> = {};
-    for (const key of feeds) values[key] = await this.read(key);
+    for (const key of feeds) {
+      const data = await this.read(key);
+      values[key] = data instanceof Float32Array && this.float === 'f64' ? Float64Array.from(data) : data;
+    }
     return values;
   }
 }

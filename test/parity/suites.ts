@@ -11,7 +11,7 @@ type Suite = (device: Device, golden: Golden, report: Report) => Promise<void>;
 const moduleSuite =
   (trace: (golden: Golden) => Traced): Suite =>
   (device, golden, report) =>
-    compareModule(device, golden, trace(golden), report);
+    compareModule(device, golden, trace, report);
 
 /** What a file is compared with, by the beginning of its name; the longest that fits counts. */
 const suites: Readonly<Record<string, Suite>> = {

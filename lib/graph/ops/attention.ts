@@ -18,7 +18,12 @@ export interface AttentionOptions {
  * @param v values [N, Lk, heads * D]
  * @returns [N, Lq, heads * D]
  */
-export function attention(q: Tensor, k: Tensor, v: Tensor, { heads, scale, causal = false, bias }: AttentionOptions): Tensor {
+export function attention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  { heads, scale, causal = false, bias }: AttentionOptions,
+): Tensor {
   const factor = scale ?? 1 / Math.sqrt(q.shape.at(-1)! / heads);
   return emit('attention', [q, k, v, bias], { heads, scale: factor, causal })[0];
 }
@@ -29,7 +34,10 @@ defineOp('attention', {
     check(q.rank === 3 && k.rank === 3 && v.rank === 3, 'needs q, k and v [N, L, heads * D]');
     const [n, lq, width] = q.shape;
     const lk = k.shape[1];
-    check(Number.isInteger(heads) && heads > 0 && width % heads === 0, `${width} features do not split into ${heads} heads`);
+    check(
+      Number.isInteger(heads) && heads > 0 && width % heads === 0,
+      `${width} features do not split into ${heads} heads`,
+    );
     for (const t of [k, v]) {
       check(t.shape[0] === n && t.shape[1] === lk && t.shape[2] === width, 'k and v must fit q and each other');
     }

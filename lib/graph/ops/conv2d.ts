@@ -1,4 +1,4 @@
-import { check, defineOp, emit1, floatOf, sameShape, type Shape, type Tensor } from '../tensor.ts';
+import { check, defineOp, emit1, floatOf, type Shape, sameShape, type Tensor } from '../tensor.ts';
 import { sum } from './reduce.ts';
 
 export interface Conv2dOptions {
@@ -21,7 +21,12 @@ interface Geometry {
  * @param bias [O]
  * @returns [N, OH, OW, O] with OH = floor((H + top + bottom - kernel height) / stride) + 1
  */
-export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, { stride = 1, padding = 0 }: Conv2dOptions = {}): Tensor {
+export function conv2d(
+  x: Tensor,
+  weight: Tensor,
+  bias?: Tensor,
+  { stride = 1, padding = 0 }: Conv2dOptions = {},
+): Tensor {
   return emit1('conv2d', [x, weight, bias], {
     stride: typeof stride === 'number' ? [stride, stride] : stride,
     padding: typeof padding === 'number' ? [padding, padding, padding, padding] : padding,
@@ -46,7 +51,10 @@ defineOp('conv2d', {
 
 function outputSize(image: Shape, kernel: Shape, { stride, padding }: Geometry): number[] {
   check(stride.length === 2 && stride.every((s) => Number.isInteger(s) && s > 0), 'strides are whole numbers above 0');
-  check(padding.length === 4 && padding.every((p) => Number.isInteger(p) && p >= 0), 'paddings are whole numbers, not negative');
+  check(
+    padding.length === 4 && padding.every((p) => Number.isInteger(p) && p >= 0),
+    'paddings are whole numbers, not negative',
+  );
   const size = [0, 1].map((i) => Math.floor((image[i] + padding[i] + padding[i + 2] - kernel[i]) / stride[i]) + 1);
   check(size[0] > 0 && size[1] > 0, `the ${kernel.join('x')} kernel is larger than the padded image`);
   return size;

@@ -37,7 +37,15 @@ defineOp('matmul', {
     const db = tb
       ? matmul(right, left, { transposeA: true, transposeB: transposeA as boolean })
       : matmul(left, right, { transposeA: !transposeA });
-    return [da, db.rank === b.rank ? db : sum(db, db.shape.slice(0, -2).map((_, i) => i))];
+    return [
+      da,
+      db.rank === b.rank
+        ? db
+        : sum(
+            db,
+            db.shape.slice(0, -2).map((_, i) => i),
+          ),
+    ];
   },
 });
 
@@ -63,10 +71,6 @@ defineOp('linear', {
   },
   vjp: ({ inputs: [x, weight, bias] }, [g]) => {
     const dy = rows(g!);
-    return [
-      reshape(matmul(dy, weight!), x!.shape),
-      matmul(dy, rows(x!), { transposeA: true }),
-      bias && sum(dy, [0]),
-    ];
+    return [reshape(matmul(dy, weight!), x!.shape), matmul(dy, rows(x!), { transposeA: true }), bias && sum(dy, [0])];
   },
 });
