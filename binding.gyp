@@ -3,7 +3,6 @@
 {
   'variables': {
     'generated': 'build/generated',
-    'dnnl%': '<!(node scripts/find-dnnl.mjs)',
   },
   'target_defaults': {
     'include_dirs': ['native', '<(generated)'],
@@ -11,7 +10,6 @@
     'cflags_cc': [
       '-std=c++17', '-O3', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-fvisibility=hidden',
     ],
-    'conditions': [['dnnl==1', {'defines': ['REFL_ONEDNN=1']}]],
   },
   'targets': [
     {
@@ -35,7 +33,6 @@
       'defines': ['NAPI_VERSION=8', 'NODE_ADDON_API_CPP_EXCEPTIONS'],
       'ldflags': ['-fopenmp'],
       'conditions': [
-        ['dnnl==1', {'libraries': ['-ldnnl']}],
         # Inline functions of the standard library that several sets compiled are weak symbols, of which the linker keeps
         # the first: the addon's own objects come before the archives, and the narrower set before the wider, so that code
         # shared with a narrower set never holds the wider one's instructions.

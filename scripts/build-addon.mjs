@@ -68,7 +68,6 @@ await locked(() => {
   for (const file of ['binding.gyp', 'sources.json', 'node_modules/node-addon-api/package.json']) {
     configuration.update(readFileSync(join(root, file)));
   }
-  configuration.update(run(process.execPath, ['scripts/find-dnnl.mjs']));
   const wanted = configuration.digest('hex');
   if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) {
     run(process.execPath, [nodeGyp, 'configure', ...common]);

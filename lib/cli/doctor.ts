@@ -39,7 +39,6 @@ async function findings(): Promise<Finding[]> {
     },
     { what: 'memory', found: `${gigabytes(totalmem())}, ${gigabytes(freemem())} free`, ok: true },
     await attempt('addon', async () => `loaded, kernels for ${native().info().isa}`),
-    await attempt('onednn', async () => oneDnn(native().info().onednn)),
     await attempt('cpu', async () => describe('cpu')),
     await cuda(),
     { what: 'images', found: `sharp ${sharp.versions.sharp}, libvips ${sharp.versions.vips}`, ok: true },
@@ -69,7 +68,3 @@ async function cuda(): Promise<Finding> {
   const finding = await attempt('cuda', () => describe('cuda'));
   return { ...finding, ok: true };
 }
-
-const oneDnn = (version: string): string =>
-  version ||
-  'not built in: convolutions and products run on plain loops, right but slow (install libdnnl-dev, then npm run build:addon)';

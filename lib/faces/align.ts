@@ -4,10 +4,18 @@ export interface Point {
   readonly y: number;
 }
 
+/** A part of a photograph, in pixels. */
+export interface Box {
+  readonly left: number;
+  readonly top: number;
+  readonly width: number;
+  readonly height: number;
+}
+
 /** A face in a photograph. */
 export interface Face {
-  /** In pixels, within the photograph. */
-  readonly box: { readonly left: number; readonly top: number; readonly width: number; readonly height: number };
+  /** From the brows or the hairline to the chin, within the photograph. */
+  readonly box: Box;
   /** The detector's confidence, 0 to 1. */
   readonly score: number;
   /** The 68 points of the iBUG scheme: jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, mouth 48-67. */

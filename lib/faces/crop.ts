@@ -6,13 +6,6 @@ import { type Device, evaluate } from '../runtime/index.ts';
 import { apply, invert, type Similarity, scaleOf } from './align.ts';
 import { affinePositions, sample } from './warp.ts';
 
-interface Region {
-  readonly left: number;
-  readonly top: number;
-  readonly width: number;
-  readonly height: number;
-}
-
 /** Bytes of 8-bit pixels from values of 0 to 255; a cast cuts the fraction off. */
 const toBytes = (x: Tensor): Tensor => cast(affine(clamp(x, 0, 255), 1, 0.5), 'u8');
 
@@ -82,7 +75,7 @@ export async function pasteFace(device: Device, photograph: Rgb, crop: Rgb, map:
       map.a * k,
       (map.b * left + map.a * top + map.ty) * k,
     );
-    const band = copyRows(photograph, { left, top, width, height: rows });
+    const band = copyBox(photograph, { left, top, width, height: rows });
     const { pixels } = await program.run({ photograph: band, face, matrix });
     for (let row = 0; row < rows; row++) {
       const line = pixels.subarray(row * width * 3, (row + 1) * width * 3);
@@ -100,7 +93,7 @@ function fade(position: Tensor, side: number): Tensor {
 }
 
 /** The photograph's pixels that a crop covers, and `margin` more around them; at least one pixel. */
-function regionOf({ width, height }: Rgb, map: Similarity, size: number, margin: number): Region {
+function regionOf({ width, height }: Rgb, map: Similarity, size: number, margin: number): Box {
   const back = invert(map);
   const corners = [
     [0, 0],
@@ -117,7 +110,7 @@ function regionOf({ width, height }: Rgb, map: Similarity, size: number, margin:
   return { left, top, width: Math.max(1, right - left), height: Math.max(1, bottom - top) };
 }
 
-function copyRows({ data, width }: Rgb, region: Region): Uint8Array {
+function copyBox({ data, width }: Rgb, region: Box): Uint8Array {
   const rows = new Uint8Array(region.width * region.height * 3);
   for (let y = 0; y < region.height; y++) {
     const start = ((region.top + y) * width + region.left) * 3;

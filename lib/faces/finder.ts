@@ -1,18 +1,14 @@
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { cast } from '../graph/ops/elementwise.ts';
-import { reshape } from '../graph/ops/layout.ts';
-import { constant, input } from '../graph/tensor.ts';
+import { input } from '../graph/tensor.ts';
 import { type Rgb, sharpOf } from '../image/picture.ts';
 import { FaceLandmarks, FaceRecognition, SsdDetector, TinyDetector } from '../models/faceapi.ts';
 import { foldWeights, readManifest } from '../models/faceapi_weights.ts';
 import type { Module } from '../nn/module.ts';
-import { type Device, evaluate, type Parameters, type Program } from '../runtime/index.ts';
-import { alignment, apply, type Face, invert, type Point, type Similarity, scaleOf } from './align.ts';
+import type { Device, Parameters, Program } from '../runtime/index.ts';
+import { alignment, apply, type Box, type Face, fivePoints, invert, type Point, type Similarity } from './align.ts';
 import { cropFace } from './crop.ts';
-import { affinePositions, sample } from './warp.ts';
-
-type Box = Face['box'];
+import { enlarged, resample, type Square, shrunken, squareOf } from './squares.ts';
 
 interface Candidate {
   readonly box: Box;
@@ -29,9 +25,6 @@ const sameFace = { union: 0.4, smaller: 0.6 };
  * when it is four times smaller.
  */
 const shrinks = [1, 2, 4];
-/** Photographs are shrunk to this side first. The networks look at 512 pixels: more only costs memory and aliases. */
-const longestSide = 2048;
-
 const weightsFolder = join(
   dirname(createRequire(import.meta.url).resolve('@vladmandic/face-api/package.json')),
   'model',
@@ -94,15 +87,17 @@ export class FaceFinder {
   async find(photograph: Rgb): Promise<Face[]> {
     let found: Candidate[] = [];
     for (const shrink of shrinks) {
-      const { ssd, tiny } = await this.candidates(await shrunken(photograph, shrink), limits);
+      const { ssd, tiny } = await this.candidates(shrink > 1 ? await shrunken(photograph, shrink) : photograph, limits);
       // SSD's boxes are the tighter ones, so they go first where both see a face.
-      found = withoutRepeats([...ssd, ...tiny]).map((candidate) => enlarged(candidate, photograph, shrink));
+      found = withoutRepeats([...ssd, ...tiny]);
+      if (shrink > 1) found = found.map(({ score, box }) => ({ score, box: enlarged(box, photograph, shrink) }));
       if (found.length) break;
     }
     const faces: Face[] = [];
     for (const candidate of found) {
-      const landmarks = await this.landmarksIn(photograph, candidate.box);
-      faces.push(await this.refine(photograph, { ...candidate, landmarks }));
+      const boxes = growths.map((factor) => grown(candidate.box, factor, photograph));
+      const looks = await Promise.all(boxes.map((box) => this.landmarksIn(photograph, box, true)));
+      faces.push(await this.refine(photograph, { ...candidate, landmarks: medianPoints(looks) }));
     }
     return faces.sort((a, b) => b.score - a.score);
   }
@@ -125,7 +120,7 @@ export class FaceFinder {
     limits: Record<'ssd' | 'tiny', number>,
   ): Promise<Record<'ssd' | 'tiny', Candidate[]>> {
     const { width, height } = photograph;
-    const square = await squareOf(photograph, { left: 0, top: 0, width, height }, 'start');
+    const square = await squareOf(photograph, { left: 0, top: 0, width, height }, { place: 'start', longest: 4 * SsdDetector.size });
     const { ssd, tiny } = this.programs;
     return {
       ssd: await this.detect(ssd, SsdDetector.size, limits.ssd, square, photograph),
@@ -133,11 +128,12 @@ export class FaceFinder {
     };
   }
 
-  /** The landmarks of the face in a box. */
-  async landmarksIn(photograph: Rgb, box: Box): Promise<Point[]> {
+  /** The landmarks of the face in a box; of a blurred one only where it is sharpened before. */
+  async landmarksIn(photograph: Rgb, box: Box, sharpened: boolean): Promise<Point[]> {
+    const { size } = FaceLandmarks;
     const [left, top, width, height] = [box.left, box.top, box.width, box.height].map(Math.floor);
-    const square = await squareOf(photograph, { left, top, width, height }, 'middle');
-    const image = await resample(this.device, square.image, FaceLandmarks.size);
+    const square = await squareOf(photograph, { left, top, width, height }, { place: 'middle', sharpened, longest: sharpened ? 2 * size : Infinity });
+    const image = await resample(this.device, square.image, size);
     const { points } = await this.programs.landmarks.run({ image });
     return Array.from({ length: 68 }, (_, i) => ({
       x: left + points[2 * i] * square.side - square.left,
@@ -177,18 +173,20 @@ export class FaceFinder {
   }
 
   /**
-   * The face with landmarks found anew in an upright crop: the network saw few faces that lean. Where that crop turns out to
-   * show the face at another scale, as with profiles, neither can be trusted, and the face stays as it was.
+   * The face with landmarks found anew in an upright crop: the network saw few faces that lean. Where they land elsewhere, as
+   * with profiles and strong blur, neither can be trusted, and the face stays as it was.
    */
   private async refine(photograph: Rgb, face: Face): Promise<Face> {
-    const size = FaceLandmarks.size;
+    const size = 2 * FaceLandmarks.size;
     const map = innerFace(face, size);
     const chip = await cropFace(this.device, photograph, map, size);
-    const points = await this.landmarksIn(chip, { left: 0, top: 0, width: size, height: size });
+    const points = await this.landmarksIn(chip, { left: 0, top: 0, width: size, height: size }, true);
     const back = invert(map);
     const refined = { ...face, landmarks: points.map((point) => apply(back, point)) };
-    const change = scaleOf(alignment(refined, 1)) / scaleOf(alignment(face, 1));
-    return change > 0.8 && change < 1.25 ? refined : face;
+    const [before, after] = [face, refined].map(({ landmarks }) => fivePoints(landmarks));
+    const eyes = Math.hypot(before[0].x - before[1].x, before[0].y - before[1].y);
+    const moved = Math.max(...before.map(({ x, y }, i) => Math.hypot(after[i].x - x, after[i].y - y)));
+    return moved < 0.4 * eyes ? refined : face;
   }
 
   /** Frees the networks. Safe to call twice. */
@@ -230,74 +228,17 @@ function repeats(a: Box, b: Box): boolean {
   return shared / (areaA + areaB - shared) > sameFace.union || shared / Math.min(areaA, areaB) > sameFace.smaller;
 }
 
-/** The photograph made smaller and sharpened, in the middle of a black canvas of its old size. */
-async function shrunken(photograph: Rgb, shrink: number): Promise<Rgb> {
-  if (shrink === 1) return photograph;
-  const part = boxWithin(photograph, shrink);
-  const small = sharpOf(photograph)
-    .resize(part.width, part.height, { fit: 'fill', kernel: 'cubic' })
-    .sharpen({ sigma: 1.5 });
-  const right = photograph.width - part.width - part.left;
-  const bottom = photograph.height - part.height - part.top;
-  const canvas = small.extend({ left: part.left, top: part.top, right, bottom, background: 'black' });
-  return { width: photograph.width, height: photograph.height, data: await canvas.raw().toBuffer() };
+/** The network is asked about each box at these sizes, and the median counts: one look may go wrong. */
+const growths = [1, 1.15, 1.3];
+
+function grown(box: Box, factor: number, { width, height }: Rgb): Box {
+  const [dx, dy] = [(box.width * (factor - 1)) / 2, (box.height * (factor - 1)) / 2];
+  const [left, top] = [Math.max(0, box.left - dx), Math.max(0, box.top - dy)];
+  const [right, bottom] = [Math.min(width, box.left + box.width + dx), Math.min(height, box.top + box.height + dy)];
+  return { left, top, width: right - left, height: bottom - top };
 }
 
-/** Where {@link shrunken} puts the photograph. */
-function boxWithin(photograph: Rgb, shrink: number): Box {
-  const [width, height] = [photograph.width, photograph.height].map((extent) =>
-    Math.max(1, Math.round(extent / shrink)),
-  );
-  return { left: (photograph.width - width) >> 1, top: (photograph.height - height) >> 1, width, height };
-}
-
-/** A detection in what {@link shrunken} made, in the photograph itself. */
-function enlarged({ box, score }: Candidate, photograph: Rgb, shrink: number): Candidate {
-  const place = shrink === 1 ? { left: 0, top: 0 } : boxWithin(photograph, shrink);
-  const left = Math.max(0, (box.left - place.left) * shrink);
-  const top = Math.max(0, (box.top - place.top) * shrink);
-  const right = Math.min(photograph.width, (box.left + box.width - place.left) * shrink);
-  const bottom = Math.min(photograph.height, (box.top + box.height - place.top) * shrink);
-  return { score, box: { left, top, width: Math.max(1, right - left), height: Math.max(1, bottom - top) } };
-}
-
-/** A part of a photograph made square with black. */
-interface Square {
-  readonly image: Rgb;
-  /** Its side, and the black before the part, in the photograph's pixels. */
-  readonly side: number;
-  readonly left: number;
-  readonly top: number;
-}
-
-async function squareOf(photograph: Rgb, box: Box, place: 'start' | 'middle'): Promise<Square> {
-  const side = Math.max(box.width, box.height);
-  const before = (extent: number): number => (place === 'start' ? 0 : side - extent - Math.round((side - extent) / 2));
-  const [left, top] = [before(box.width), before(box.height)];
-  let part = sharpOf(photograph).extract(box);
-  const scale = Math.min(1, longestSide / side);
-  if (scale < 1) part = part.resize(Math.round(box.width * scale), Math.round(box.height * scale), { fit: 'fill' });
-  const { data, info } = await part.raw().toBuffer({ resolveWithObject: true });
-  const extent = Math.round(side * scale);
-  const pads = { left: Math.round(left * scale), top: Math.round(top * scale) };
-  const right = Math.max(0, extent - info.width - pads.left);
-  const bottom = Math.max(0, extent - info.height - pads.top);
-  const extended = sharpOf({ width: info.width, height: info.height, data }).extend({
-    ...pads,
-    right,
-    bottom,
-    background: 'black',
-  });
-  const raw = await extended.raw().toBuffer({ resolveWithObject: true });
-  return { image: { width: raw.info.width, height: raw.info.height, data: raw.data }, side, left, top };
-}
-
-/** TensorFlow's bilinear resize as the networks were fed with: pixel i of the result is the image at i * side / size. */
-async function resample(device: Device, { data, width, height }: Rgb, size: number): Promise<Float32Array> {
-  const image = cast(input('image', [height, width, 3], 'u8'), 'f32');
-  const [sx, sy] = [width / size, height / size];
-  const matrix = constant(Float32Array.of(sx, 0, 0.5 - sx / 2, 0, sy, 0.5 - sy / 2), [6], 'f32');
-  const pixels = reshape(sample(image, affinePositions(matrix, [size, size]), 'bilinear'), [1, size, size, 3]);
-  const { image: resampled } = await evaluate(device, { image: pixels }, { image: data });
-  return resampled as Float32Array;
+function medianPoints(looks: readonly (readonly Point[])[]): Point[] {
+  const median = (values: number[]): number => values.sort((a, b) => a - b)[values.length >> 1];
+  return looks[0].map((_, i) => ({ x: median(looks.map((look) => look[i].x)), y: median(looks.map((look) => look[i].y)) }));
 }

@@ -159,11 +159,10 @@ Napi::Value guarded(const Napi::CallbackInfo& info) {
   }
 }
 
-// info() -> { isa, onednn }
+// info() -> { isa }
 Napi::Value describeAddon(const Napi::CallbackInfo& info, Addon&) {
   Napi::Object out = Napi::Object::New(info.Env());
   out.Set("isa", cpuIsa());
-  out.Set("onednn", onednnVersion());
   return out;
 }
 

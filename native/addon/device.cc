@@ -5,10 +5,6 @@
 #include "exec/status.h"
 #include "null/backend.h"
 
-#ifdef REFL_ONEDNN
-#include <dnnl_version.h>
-#endif
-
 namespace refl {
 
 #ifdef __x86_64__
@@ -33,15 +29,6 @@ std::string cpuIsa() {
   return v4 ? "v4" : v3 ? "v3" : "";
 #else
   return "base";
-#endif
-}
-
-std::string onednnVersion() {
-#ifdef REFL_ONEDNN
-  return std::to_string(DNNL_VERSION_MAJOR) + "." + std::to_string(DNNL_VERSION_MINOR) + "." +
-         std::to_string(DNNL_VERSION_PATCH);
-#else
-  return "";
 #endif
 }
 

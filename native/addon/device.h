@@ -23,7 +23,4 @@ struct Device {
 // The instruction set whose kernels this machine runs ("v4", "v3", "base"), or "" when it lacks the least one built.
 std::string cpuIsa();
 
-// Version of the oneDNN that the kernels were built with ("2.6.3"), or "" when they were built without.
-std::string onednnVersion();
-
 }  // namespace refl

@@ -56,40 +56,32 @@ struct Weights {
   int64_t columns() const { return gradient ? fold * ins : outs; }
 };
 
+// One panel of a gradient's matrix: `count` columns from `first` on.
 template <class T>
-void packPanel(const Weights& w, const std::vector<int64_t>& taps, const T* from, int64_t first, int64_t count,
-               int64_t width, T* to) {
+void packGradientPanel(const Weights& w, const std::vector<int64_t>& taps, const T* from, int64_t first, int64_t count,
+                       int64_t width, T* to) {
   constexpr int64_t W = kLanes<T>;
   const auto tapCount = static_cast<int64_t>(taps.size());
-  if (!w.gradient) {
-    const int64_t ld = w.ins * w.plane;
-    transpose(count, ld, from + first * ld, ld,
-              [&](int64_t k) { return to + (k % w.plane * w.ins + k / w.plane) * width; });
-  } else {
-    // Squares of the [in, tap] matrix of one output, read past its few columns into the next rows.
-    T unused[W];
-    const bool squares = w.fold == 1 && w.plane <= W && count % W == 0;
-    T* slots[W];
-    for (int64_t o = 0; o < w.outs; o++) {
-      const int64_t start = o * w.ins * w.plane;
-      if (squares && start + (first + count - 1) * w.plane + W <= w.outs * w.ins * w.plane) {
+  const int64_t matrix = w.ins * w.plane;  // [in, tap] of one output
+  const bool squares = w.fold == 1 && w.plane <= W && count % W == 0;
+  for (int64_t o = 0; o < w.outs; o++, from += matrix) {
+    // Squares of the matrix, read past its few columns into the next rows; the last ones of all lack those.
+    if (squares && (first + count - 1) * w.plane + W <= (w.outs - o) * matrix) {
+      T unused[W];
+      T* slots[W];
+      for (int64_t i = 0; i < count; i += W) {
         std::fill_n(slots, W, &unused[0]);
-        for (int64_t t = 0; t < tapCount; t++) slots[taps[static_cast<size_t>(t)]] = to + (t * w.outs + o) * width;
-        for (int64_t i = 0; i < count; i += W) {
-          transposeSquare(from + start + (first + i) * w.plane, w.plane,
-                          [&](int64_t t) { return slots[t] == unused ? unused : slots[t] + i; });
-        }
-        continue;
+        for (int64_t t = 0; t < tapCount; t++) slots[taps[static_cast<size_t>(t)]] = to + (t * w.outs + o) * width + i;
+        transposeSquare(from + (first + i) * w.plane, w.plane, [&](int64_t t) { return slots[t]; });
       }
-      for (int64_t t = 0; t < tapCount; t++) {
-        const T* tap = from + start + taps[static_cast<size_t>(t)];
-        T* row = to + (t * w.outs + o) * width;
-        for (int64_t i = 0; i < count; i++) row[i] = tap[(first + i) % w.ins * w.plane + (first + i) / w.ins];
-      }
+      continue;
+    }
+    for (int64_t t = 0; t < tapCount; t++) {
+      const T* tap = from + taps[static_cast<size_t>(t)];
+      T* row = to + (t * w.outs + o) * width;
+      for (int64_t i = 0; i < count; i++) row[i] = tap[(first + i) % w.ins * w.plane + (first + i) / w.ins];
     }
   }
-  for (int64_t k = 0; k < tapCount * w.rows() && count < width; k++)
-    std::fill(to + k * width + count, to + (k + 1) * width, T(0));
 }
 
 template <class T>
@@ -98,13 +90,22 @@ void packWeights(const Weights& w, const std::vector<int64_t>& taps, const T* fr
   parallelFor(ceilDiv(w.columns(), kPanel<T>), 1, [&](int64_t begin, int64_t end) {
     const int64_t first = begin * kPanel<T>;
     panels<T>(std::min(w.columns(), end * kPanel<T>) - first, [&](int64_t j, int64_t count, int64_t width) {
-      packPanel(w, taps, from, first + j, count, width, to + (first + j) * depth);
+      T* panel = to + (first + j) * depth;
+      if (w.gradient) {
+        packGradientPanel(w, taps, from, first + j, count, width, panel);
+      } else {
+        const int64_t ld = w.ins * w.plane;
+        transpose(count, ld, from + (first + j) * ld, ld,
+                  [&](int64_t k) { return panel + (k % w.plane * w.ins + k / w.plane) * width; });
+      }
+      for (int64_t k = 0; k < depth && count < width; k++) {
+        std::fill(panel + k * width + count, panel + (k + 1) * width, T(0));
+      }
     });
   });
 }
 
-// Binds products that share the input in[image], the weights in[1] and the output. The rows of `result` are pixels of
-// [batch, height, width, columns].
+// Binds products that share the image in[0], the weights in[1] and the output, of [batch, height, width] pixels.
 template <class T>
 Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> phases, const std::string& key,
                  int64_t batch, int64_t height, int64_t width, bool hasBias) {

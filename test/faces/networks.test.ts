@@ -62,7 +62,7 @@ test('landmarks and embeddings agree with the package', async () => {
   for (const [name, { faces }] of Object.entries(golden)) {
     const picture = pictures.get(name)!;
     for (const { box, landmarks, chip, embedding } of faces) {
-      const points = await finder.landmarksIn(picture, boxOf(box));
+      const points = await finder.landmarksIn(picture, boxOf(box), false);
       // Where the padding to a square is odd, the package undoes half a pixel more than it added.
       const off = Math.max(
         ...points.flatMap(({ x, y }, i) => [x - landmarks[2 * i], y - landmarks[2 * i + 1]]).map(Math.abs),
@@ -88,7 +88,7 @@ test('every face of three photographs is found once, upright, and told apart', a
     assert.is(faces.length, count, name);
     for (const [i, face] of faces.entries()) {
       const [left, right] = [face.landmarks[36], face.landmarks[45]];
-      assert.ok(left.x < right.x && Math.abs(left.y - right.y) < right.x - left.x, `${name} ${i}: eyes`);
+      assert.ok(left.x < right.x && Math.abs(left.y - right.y) < 1.5 * (right.x - left.x), `${name} ${i}: eyes`);
       embeddings.push({ name: `${name} ${i}`, embedding: await finder.embed(picture, face) });
     }
   }

@@ -21,7 +21,7 @@ const layers = [
 /** What a layer may not import although it lies above it: models are described without a device. */
 const apart: Record<string, string[]> = { nn: ['runtime'], models: ['runtime'] };
 
-/** What each native folder may include, besides the system's headers and oneDNN's. */
+/** What each native folder may include, besides the system's headers. */
 const includes: Record<string, string[]> = {
   'native/exec': ['exec'],
   'native/cpu': ['cpu', 'exec'],
