@@ -3,7 +3,7 @@ import { reshape } from '../graph/ops/layout.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import { type Rgb, sharpOf } from '../image/picture.ts';
 import { type Device, evaluate } from '../runtime/index.ts';
-import { apply, invert, type Similarity, scaleOf } from './align.ts';
+import { apply, type Box, invert, type Similarity, scaleOf } from './align.ts';
 import { affinePositions, sample } from './warp.ts';
 
 /** Bytes of 8-bit pixels from values of 0 to 255; a cast cuts the fraction off. */

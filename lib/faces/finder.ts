@@ -120,7 +120,11 @@ export class FaceFinder {
     limits: Record<'ssd' | 'tiny', number>,
   ): Promise<Record<'ssd' | 'tiny', Candidate[]>> {
     const { width, height } = photograph;
-    const square = await squareOf(photograph, { left: 0, top: 0, width, height }, { place: 'start', longest: 4 * SsdDetector.size });
+    const square = await squareOf(
+      photograph,
+      { left: 0, top: 0, width, height },
+      { place: 'start', longest: 4 * SsdDetector.size },
+    );
     const { ssd, tiny } = this.programs;
     return {
       ssd: await this.detect(ssd, SsdDetector.size, limits.ssd, square, photograph),
@@ -132,7 +136,11 @@ export class FaceFinder {
   async landmarksIn(photograph: Rgb, box: Box, sharpened: boolean): Promise<Point[]> {
     const { size } = FaceLandmarks;
     const [left, top, width, height] = [box.left, box.top, box.width, box.height].map(Math.floor);
-    const square = await squareOf(photograph, { left, top, width, height }, { place: 'middle', sharpened, longest: sharpened ? 2 * size : Infinity });
+    const square = await squareOf(
+      photograph,
+      { left, top, width, height },
+      { place: 'middle', sharpened, longest: sharpened ? 2 * size : Infinity },
+    );
     const image = await resample(this.device, square.image, size);
     const { points } = await this.programs.landmarks.run({ image });
     return Array.from({ length: 68 }, (_, i) => ({
@@ -240,5 +248,8 @@ function grown(box: Box, factor: number, { width, height }: Rgb): Box {
 
 function medianPoints(looks: readonly (readonly Point[])[]): Point[] {
   const median = (values: number[]): number => values.sort((a, b) => a - b)[values.length >> 1];
-  return looks[0].map((_, i) => ({ x: median(looks.map((look) => look[i].x)), y: median(looks.map((look) => look[i].y)) }));
+  return looks[0].map((_, i) => ({
+    x: median(looks.map((look) => look[i].x)),
+    y: median(looks.map((look) => look[i].y)),
+  }));
 }

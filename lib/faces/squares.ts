@@ -25,20 +25,33 @@ interface SquareOptions {
   readonly longest: number;
 }
 
-export async function squareOf(photograph: Rgb, box: Box, { place, sharpened = false, longest }: SquareOptions): Promise<Square> {
+export async function squareOf(
+  photograph: Rgb,
+  box: Box,
+  { place, sharpened = false, longest }: SquareOptions,
+): Promise<Square> {
   const side = Math.max(box.width, box.height);
   const before = (extent: number): number => (place === 'start' ? 0 : side - extent - Math.round((side - extent) / 2));
   const [left, top] = [before(box.width), before(box.height)];
   let part = sharpOf(photograph).extract(box);
   const scale = Math.min(1, longest / side);
-  if (scale < 1) part = part.resize(Math.round(box.width * scale), Math.round(box.height * scale), { fit: 'fill' });
+  if (scale < 1) {
+    const [width, height] = [box.width, box.height].map((extent) => Math.max(1, Math.round(extent * scale)));
+    part = part.resize(width, height, { fit: 'fill' });
+  }
   const extent = Math.round(side * scale);
-  if (sharpened) part = part.blur(Math.max(0.5, 0.008 * extent)).sharpen({ sigma: Math.max(0.5, 0.03 * extent), m1: 4, m2: 8 });
+  if (sharpened)
+    part = part.blur(Math.max(0.5, 0.008 * extent)).sharpen({ sigma: Math.max(0.5, 0.03 * extent), m1: 4, m2: 8 });
   const { data, info } = await part.raw().toBuffer({ resolveWithObject: true });
   const pads = { left: Math.round(left * scale), top: Math.round(top * scale) };
   const right = Math.max(0, extent - info.width - pads.left);
   const bottom = Math.max(0, extent - info.height - pads.top);
-  const extended = sharpOf({ width: info.width, height: info.height, data }).extend({ ...pads, right, bottom, background: 'black' });
+  const extended = sharpOf({ width: info.width, height: info.height, data }).extend({
+    ...pads,
+    right,
+    bottom,
+    background: 'black',
+  });
   const raw = await extended.raw().toBuffer({ resolveWithObject: true });
   return { image: { width: raw.info.width, height: raw.info.height, data: raw.data }, side, left, top };
 }

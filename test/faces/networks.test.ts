@@ -102,4 +102,15 @@ test('every face of three photographs is found once, upright, and told apart', a
   assert.equal(near, ['sample1.jpg 2 = sample3.jpg 2']);
 });
 
+test('where there is no face, none is found', async () => {
+  for (const [width, height] of [
+    [1, 1],
+    [640, 30],
+    [200, 300],
+  ]) {
+    const data = Uint8Array.from({ length: width * height * 3 }, (_, i) => (i * 7) % 200);
+    assert.equal(await finder.find({ width, height, data }), []);
+  }
+});
+
 test.run();
