@@ -2,6 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ReflError } from '../errors.ts';
 import { FaceFinder } from '../faces/finder.ts';
+import { FaceRecogniser } from '../faces/recogniser.ts';
 import { writeAtomic } from '../image/files.ts';
 import { encodePng, sharpOf } from '../image/picture.ts';
 import type { Device } from '../runtime/index.ts';
@@ -49,7 +50,8 @@ export async function writeFaceDataset(
   { out, heldOut, morphs, seed, onProgress }: DatasetOptions,
 ): Promise<{ faces: number; persons: number; nearest: number }> {
   using finder = await FaceFinder.load(device);
-  const faces = await gatherFaces(device, finder, photographs, { size, margin });
+  using recogniser = await FaceRecogniser.load(device);
+  const faces = await gatherFaces(device, finder, recogniser, photographs, { size, margin });
   const persons = groupPersons(faces);
   const held = heldOutFaces(persons, heldOut);
   const sets = { train: faces.filter((face) => !held.has(face)), heldout: [...held] };

@@ -87,6 +87,17 @@ export const sideFor = ({ sigmaX, sigmaY }: Blur): number => {
   return sides.find((side) => (side - 1) / 2 >= reach) ?? KERNEL_SIDE;
 };
 
+/** Pixels of the images whose programs are kept, at about 15 bytes each: 128 programs for images of 256 x 256. */
+const keptPixels = 2 ** 23;
+
+/** Frees a program, after the runs that others have begun or are about to. */
+const release = (program: Promise<Program>): void => {
+  program.then(
+    (compiled) => compiled.dispose(),
+    () => {},
+  );
+};
+
 /** Both ends of the degradation: at its lowest resolution, and enlarged back to the size it came from. */
 export interface Degraded {
   /** After JPEG, at the lowest resolution. */
@@ -98,11 +109,11 @@ export interface Degraded {
 /**
  * Degrades images as training of DiffBIR and DiffusionReward does: blur by a 41 x 41 Gaussian (reflected borders), bilinear
  * reduction, noise, JPEG, bilinear enlargement back. All but JPEG (by sharp) runs as programs on `device`, one
- * per size, kept until disposed.
+ * per size; the latest are kept until disposed.
  */
 export class Degrader {
   private readonly device: Device;
-  private readonly programs = new Map<string, Promise<Program>>();
+  private readonly programs = new Map<string, { readonly program: Promise<Program>; readonly pixels: number }>();
 
   constructor(device: Device) {
     this.device = device;
@@ -112,31 +123,39 @@ export class Degrader {
     const { down, noise, jpeg, state } = degradation;
     const [w, h] = [Math.max(1, Math.floor(width / down)), Math.max(1, Math.floor(height / down))];
     const side = sideFor(degradation);
-    const blur = await this.program(`blur ${height} ${width} ${side}`, () => blurGraph(height, width, side));
+    const blur = await this.program('blur', [height, width, side], () => blurGraph(height, width, side));
     const { blurred } = await blur.run({ image: data, kernels: abreast(gaussianKernel(degradation, side), side) });
-    const reduce = await this.program(`reduce ${height} ${width} ${h} ${w}`, () => reduceGraph(height, width, h, w));
+    const reduce = await this.program('reduce', [height, width, h, w], () => reduceGraph(height, width, h, w));
     const { noisy } = await reduce.run({ blurred, state: Int32Array.from(state), noise: Float32Array.of(noise / 255) });
     const small = await throughJpeg({ data: noisy as Uint8Array, width: w, height: h }, jpeg);
-    const enlarge = await this.program(`enlarge ${height} ${width} ${h} ${w}`, () => enlargeGraph(height, width, h, w));
+    const enlarge = await this.program('enlarge', [height, width, h, w], () => enlargeGraph(height, width, h, w));
     const { image } = await enlarge.run({ small: small.data });
     return { small, image: image as Float32Array };
   }
 
-  private program(key: string, trace: () => Record<string, Tensor>): Promise<Program> {
-    let program = this.programs.get(key);
-    if (!program) {
-      program = this.device.compile({ outputs: trace() });
-      this.programs.set(key, program);
+  /** The program for images of height x width. Sizes have no end, so those not used for the longest time make room. */
+  private program(
+    name: string,
+    [height, width, ...more]: readonly number[],
+    trace: () => Record<string, Tensor>,
+  ): Promise<Program> {
+    const key = [name, height, width, ...more].join(' ');
+    const program = this.programs.get(key)?.program ?? this.device.compile({ outputs: trace() });
+    this.programs.delete(key);
+    this.programs.set(key, { program, pixels: height * width });
+    let total = 0;
+    for (const { pixels } of this.programs.values()) total += pixels;
+    for (const [oldest, stale] of this.programs) {
+      if (total <= keptPixels || oldest === key) break;
+      this.programs.delete(oldest);
+      release(stale.program);
+      total -= stale.pixels;
     }
     return program;
   }
 
   dispose(): void {
-    for (const program of this.programs.values())
-      program.then(
-        (p) => p.dispose(),
-        () => {},
-      );
+    for (const { program } of this.programs.values()) release(program);
     this.programs.clear();
   }
 

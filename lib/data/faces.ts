@@ -2,6 +2,7 @@ import { basename, parse } from 'node:path';
 import { alignment, apply, type Face } from '../faces/align.ts';
 import { cropFace } from '../faces/crop.ts';
 import type { FaceFinder } from '../faces/finder.ts';
+import type { FaceRecogniser } from '../faces/recogniser.ts';
 import { decodeImage, type Rgb } from '../image/picture.ts';
 import type { Device } from '../runtime/index.ts';
 import type { AlignedFace } from './morph.ts';
@@ -36,6 +37,7 @@ export interface GatheredFace {
 export async function gatherFaces(
   device: Device,
   finder: FaceFinder,
+  recogniser: FaceRecogniser,
   photographs: readonly Photograph[],
   { size, margin }: CropSize,
 ): Promise<GatheredFace[]> {
@@ -55,7 +57,7 @@ export async function gatherFaces(
           landmarks: face.landmarks.map((point) => apply(wideMap, point)),
         },
         scale: Math.hypot(wideMap.a, wideMap.b),
-        embedding: await finder.embed(picture, face),
+        embedding: await recogniser.embed(picture, face),
       });
     }
   }

@@ -1,8 +1,7 @@
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
 import sharp from 'sharp';
 import { type DegradeRanges, Degrader, drawDegradation } from '../data/degrade.ts';
 import { Draws } from '../data/draws.ts';
+import { loadNetwork } from '../faces/networks.ts';
 import { l2Normalize } from '../graph/ops/compose.ts';
 import { add, affine, cast, clamp, square, sub } from '../graph/ops/elementwise.ts';
 import { mean, sum } from '../graph/ops/reduce.ts';
@@ -11,7 +10,6 @@ import { input, type Tensor } from '../graph/tensor.ts';
 import type { Rgb } from '../image/picture.ts';
 import { psnr, ssim } from '../metrics/fidelity.ts';
 import { FaceRecognition } from '../models/faceapi.ts';
-import { foldWeights, readManifest } from '../models/faceapi_weights.ts';
 import { type Device, evaluate, type Parameters } from '../runtime/index.ts';
 
 /** Fidelity of a picture to its original. */
@@ -111,14 +109,7 @@ const bytes = (name: string, h: number, w: number): Tensor =>
   affine(cast(input(name, [1, h, w, 3], 'u8'), 'f32'), 1 / 255);
 
 async function fidelityProgram(device: Device, parameters: Parameters, side: number) {
-  const folder = join(dirname(createRequire(import.meta.url).resolve('@vladmandic/face-api/package.json')), 'model');
-  const network = new FaceRecognition().train(false);
-  const weights = foldWeights(
-    network,
-    await readManifest(join(folder, 'face_recognition_model-weights_manifest.json')),
-  );
-  for (const [key, { value }] of network.namedParameters())
-    parameters.add(value, { frozen: true, data: weights.get(key) });
+  const network = await loadNetwork(parameters, 'face_recognition', () => new FaceRecognition());
   const [a, b] = [bytes('a', side, side), bytes('b', side, side)];
   const outputs = { psnr: psnr(a, b), ssim: ssim(a, b), distance: featureDistance(network, a, b) };
   return device.compile({ outputs }, { parameters });

@@ -1,13 +1,11 @@
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
-import { input } from '../graph/tensor.ts';
-import { type Rgb, sharpOf } from '../image/picture.ts';
-import { FaceLandmarks, FaceRecognition, SsdDetector, TinyDetector } from '../models/faceapi.ts';
-import { foldWeights, readManifest } from '../models/faceapi_weights.ts';
-import type { Module } from '../nn/module.ts';
+import { input, type Tensor } from '../graph/tensor.ts';
+import type { Rgb } from '../image/picture.ts';
+import { FaceLandmarks, SsdDetector, TinyDetector } from '../models/faceapi.ts';
+import { needTensor } from '../models/faceapi_weights.ts';
 import type { Device, Parameters, Program } from '../runtime/index.ts';
-import { alignment, apply, type Box, type Face, fivePoints, invert, type Point, type Similarity } from './align.ts';
+import { apply, type Box, type Face, fivePoints, innerFace, invert, type Point } from './align.ts';
 import { cropFace } from './crop.ts';
+import { loadNetwork } from './networks.ts';
 import { enlarged, resample, type Square, shrunken, squareOf } from './squares.ts';
 
 interface Candidate {
@@ -25,13 +23,9 @@ const sameFace = { union: 0.4, smaller: 0.6 };
  * when it is four times smaller.
  */
 const shrinks = [1, 2, 4];
-const weightsFolder = join(
-  dirname(createRequire(import.meta.url).resolve('@vladmandic/face-api/package.json')),
-  'model',
-);
 
 /**
- * Finds faces and tells persons apart, with the networks of @vladmandic/face-api on a device of ours.
+ * Finds faces in photographs, and their landmarks, with the networks of @vladmandic/face-api on a device of ours.
  *
  * Two detectors look at the whole photograph, and what either is sure of counts: SSD finds small and sharp faces, the small
  * YOLO large ones too blurred for it. A face should be at least about 1/30 of the photograph's longer side.
@@ -43,7 +37,6 @@ export class FaceFinder {
     readonly ssd: Program;
     readonly tiny: Program;
     readonly landmarks: Program;
-    readonly recognition: Program;
   };
 
   private constructor(device: Device, parameters: Parameters, programs: FaceFinder['programs']) {
@@ -52,30 +45,22 @@ export class FaceFinder {
     this.programs = programs;
   }
 
-  /** Reads the four networks. Throws ERR_FILE or ERR_WEIGHTS where the package's files are missing or not as they should be. */
+  /** Reads the networks. Throws ERR_FILE or ERR_WEIGHTS where the package's files are missing or not as they should be. */
   static async load(device: Device): Promise<FaceFinder> {
     const parameters = device.parameters();
-    const add = async <M extends Module>(file: string, make: (anchors?: Float32Array) => M): Promise<M> => {
-      const stored = await readManifest(join(weightsFolder, `${file}_model-weights_manifest.json`));
-      const module = make(stored.get('Output/extra_dim')?.values);
-      const weights = foldWeights(module, stored);
-      for (const [key, { value }] of module.namedParameters())
-        parameters.add(value, { frozen: true, data: weights.get(key) });
-      return module;
-    };
     try {
-      const ssd = await add('ssd_mobilenetv1', (anchors) => new SsdDetector(anchors!));
-      const tiny = await add('tiny_face_detector', () => new TinyDetector());
-      const landmarks = await add('face_landmark_68', () => new FaceLandmarks());
-      const recognition = await add('face_recognition', () => new FaceRecognition());
+      const ssd = await loadNetwork(parameters, 'ssd_mobilenetv1', (stored) => {
+        return new SsdDetector(needTensor(stored, 'Output/extra_dim').values);
+      });
+      const tiny = await loadNetwork(parameters, 'tiny_face_detector', () => new TinyDetector());
+      const landmarks = await loadNetwork(parameters, 'face_landmark_68', () => new FaceLandmarks());
       const image = (size: number) => input('image', [1, size, size, 3]);
-      const compile = async (outputs: object): Promise<Program> =>
-        device.compile({ outputs: { ...outputs } }, { parameters });
+      const compile = (outputs: Record<string, Tensor>): Promise<Program> =>
+        device.compile({ outputs }, { parameters });
       return new FaceFinder(device, parameters, {
-        ssd: await compile(ssd.forward(image(SsdDetector.size))),
-        tiny: await compile(tiny.forward(image(TinyDetector.size))),
+        ssd: await compile({ ...ssd.forward(image(SsdDetector.size)) }),
+        tiny: await compile({ ...tiny.forward(image(TinyDetector.size)) }),
         landmarks: await compile({ points: landmarks.forward(image(FaceLandmarks.size)) }),
-        recognition: await compile({ embedding: recognition.forward(image(FaceRecognition.size)) }),
       });
     } catch (error) {
       parameters.dispose();
@@ -100,18 +85,6 @@ export class FaceFinder {
       faces.push(await this.refine(photograph, { ...candidate, landmarks: medianPoints(looks) }));
     }
     return faces.sort((a, b) => b.score - a.score);
-  }
-
-  /**
-   * 128 numbers that are close for pictures of one person: the mean over the aligned face and its mirror image. Distances
-   * between different persons are rarely below 0.5.
-   */
-  async embed(photograph: Rgb, face: Face): Promise<Float32Array> {
-    const size = FaceRecognition.size;
-    const chip = await cropFace(this.device, photograph, innerFace(face, size), size);
-    const plain = await this.recognise(chip);
-    const mirrored = await this.recognise({ ...chip, data: await sharpOf(chip).flop().raw().toBuffer() });
-    return plain.map((v, i) => (v + mirrored[i]) / 2);
   }
 
   /** What each detector finds above its limit, the surest first, one face perhaps several times. */
@@ -147,12 +120,6 @@ export class FaceFinder {
       x: left + points[2 * i] * square.side - square.left,
       y: top + points[2 * i + 1] * square.side - square.top,
     }));
-  }
-
-  /** The recognition network's 128 numbers for a face of 150 x 150 pixels. */
-  async recognise(chip: Rgb): Promise<Float32Array> {
-    const { embedding } = await this.programs.recognition.run({ image: Float32Array.from(chip.data) });
-    return embedding as Float32Array;
   }
 
   private async detect(
@@ -206,16 +173,6 @@ export class FaceFinder {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-/** The window of an aligned crop from the brows to the chin, as fractions of its side. */
-const inner = { left: 0.2, top: 0.3, side: 0.6 };
-
-/** The map from a photograph to a crop of that window, `size` pixels a side. */
-function innerFace(face: Face, size: number): Similarity {
-  const whole = size / inner.side;
-  const map = alignment(face, whole);
-  return { ...map, tx: map.tx - inner.left * whole, ty: map.ty - inner.top * whole };
 }
 
 /** Detections without those that show the face of one before them. */

@@ -5,7 +5,8 @@ import { type Shape, sizeOf } from '../graph/tensor.ts';
 import { Conv2d, Linear } from '../nn/layers.ts';
 import type { Module } from '../nn/module.ts';
 
-interface Stored {
+/** A tensor of the package's weights. */
+export interface Stored {
   readonly shape: Shape;
   readonly values: Float32Array;
 }
@@ -85,7 +86,7 @@ interface Folded {
 }
 
 function foldConv(name: string, tensors: ReadonlyMap<string, Stored>): Folded {
-  const get = (key: string): Stored => need(tensors, `${name}/${key}`);
+  const get = (key: string): Stored => needTensor(tensors, `${name}/${key}`);
   const has = (key: string): boolean => tensors.has(`${name}/${key}`);
   if (has('depthwise_filter')) {
     return { weight: compose(get('depthwise_filter'), get('pointwise_filter')), bias: get('bias').values };
@@ -109,13 +110,14 @@ function foldConv(name: string, tensors: ReadonlyMap<string, Stored>): Folded {
 
 /** [in, out], stored with a bias as name/weights, without one as `name` itself, to [out, in]. */
 function foldLinear(name: string, tensors: ReadonlyMap<string, Stored>): Folded {
-  const { shape, values } = tensors.get(name) ?? need(tensors, `${name}/weights`);
+  const { shape, values } = tensors.get(name) ?? needTensor(tensors, `${name}/weights`);
   const [inputs, outputs] = shape;
   const weight = values.map((_, k) => values[(k % inputs) * outputs + Math.floor(k / inputs)]);
   return { weight, bias: tensors.get(`${name}/bias`)?.values };
 }
 
-function need(tensors: ReadonlyMap<string, Stored>, key: string): Stored {
+/** The tensor `key`; throws ERR_WEIGHTS where there is none. */
+export function needTensor(tensors: ReadonlyMap<string, Stored>, key: string): Stored {
   const tensor = tensors.get(key);
   if (!tensor) throw new ReflError('ERR_WEIGHTS', `the face networks' weights lack ${key}`);
   return tensor;

@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FaceFinder } from '../../lib/faces/finder.ts';
+import { FaceRecogniser } from '../../lib/faces/recogniser.ts';
 import { decodeImage, type Rgb, sharpOf } from '../../lib/image/picture.ts';
 import { type Device, openDevice } from '../../lib/runtime/index.ts';
 import { close } from '../support/assert.ts';
@@ -25,14 +26,17 @@ const boxOf = ([left, top, width, height]: Numbers) => ({ left, top, width, heig
 const test = suite('face networks');
 let device: Device;
 let finder: FaceFinder;
+let recogniser: FaceRecogniser;
 const pictures = new Map<string, Rgb>();
 test.before(async () => {
   device = await openDevice('cpu');
   finder = await FaceFinder.load(device);
+  recogniser = await FaceRecogniser.load(device);
   for (const name of Object.keys(golden)) pictures.set(name, await decodeImage(join(demo, name)));
 });
 test.after(() => {
   finder.dispose();
+  recogniser.dispose();
   device.dispose();
 });
 
@@ -71,7 +75,7 @@ test('landmarks and embeddings agree with the package', async () => {
 
       const piece = sharpOf(picture).extract({ left: chip[0], top: chip[1], width: 150, height: 150 });
       const { data } = await piece.raw().toBuffer({ resolveWithObject: true });
-      close(await finder.recognise({ width: 150, height: 150, data }), embedding, 1e-4, `${name}: embedding`);
+      close(await recogniser.recognise({ width: 150, height: 150, data }), embedding, 1e-4, `${name}: embedding`);
     }
   }
 });
@@ -89,7 +93,7 @@ test('every face of three photographs is found once, upright, and told apart', a
     for (const [i, face] of faces.entries()) {
       const [left, right] = [face.landmarks[36], face.landmarks[45]];
       assert.ok(left.x < right.x && Math.abs(left.y - right.y) < 1.5 * (right.x - left.x), `${name} ${i}: eyes`);
-      embeddings.push({ name: `${name} ${i}`, embedding: await finder.embed(picture, face) });
+      embeddings.push({ name: `${name} ${i}`, embedding: await recogniser.embed(picture, face) });
     }
   }
   const near: string[] = [];
