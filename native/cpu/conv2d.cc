@@ -109,6 +109,8 @@ void packWeights(const Weights& w, const std::vector<int64_t>& taps, const T* fr
 template <class T>
 Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> phases, const std::string& key,
                  int64_t batch, int64_t height, int64_t width, bool hasBias) {
+  // One buffer may be seen in several shapes.
+  const std::string keptAs = key + " " + describe(weight.dtype, weight.shape);
   const int64_t threads = omp_get_max_threads(), columnCount = w.columns();
   Buffer* frozen = weight.frozen ? weight.buffer : nullptr;
   int64_t packedElements = 0;
@@ -128,7 +130,7 @@ Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> pha
     std::shared_ptr<void> kept;
     T* packed = scratch + threads * each;
     if (frozen) {
-      kept = frozen->packed(key, [&] {
+      kept = frozen->packed(keptAs, [&] {
         auto memory = allocate(static_cast<size_t>(packedElements) * sizeof(T), "packed weights");
         pack(from, reinterpret_cast<T*>(memory.get()));
         return memory;

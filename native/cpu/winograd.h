@@ -155,9 +155,11 @@ inline Bound bindWinograd(const Winograd& w, Buffer* weights, bool hasBias) {
   const int64_t largest = ceilDiv(w.tiles(), chunks), sizeV = 36 * largest * ld, sizeM = 36 * largest * block;
   const int64_t each = roundUp(w.channels + sizeV + sizeM, kLanes<float>);
 
+  // One buffer may be seen in several shapes.
+  const std::string key = (w.turned ? "winograd turned " : "winograd ") + std::to_string(w.channels);
+
   const auto run = [=](const Args& args) {
-    const auto packed = weights->packed(w.turned ? "winograd turned" : "winograd",
-                                        [&] { return winograd::packWeights(w, args.in[1].as<float>()); });
+    const auto packed = weights->packed(key, [&] { return winograd::packWeights(w, args.in[1].as<float>()); });
     const auto* u = static_cast<const float*>(packed.get());
     const float* bias = hasBias ? args.in[2].as<float>() : nullptr;
     parallelFor(chunks, 1, [&](int64_t begin, int64_t end) {
