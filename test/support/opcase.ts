@@ -15,8 +15,8 @@ export interface CaseInput {
 }
 
 /**
- * One use of an operator at a small size. The same declaration serves the gradient check, float32 against float64,
- * planned against unplanned programs, and the bench.
+ * One use of an operator at a small size. The same declaration serves the gradient check, float32 against float64, and
+ * planned against unplanned programs.
  */
 export interface OpCase {
   name: string;
