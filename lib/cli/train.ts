@@ -16,6 +16,7 @@ interface Args {
   crop: number;
   lr: number;
   seed: number;
+  init?: string;
   checkpointEvery: number;
   device: string;
   threads?: number;
@@ -50,6 +51,7 @@ export const trainBaseCommand: CommandModule<object, Args> = {
         crop: number('side of the random crops, in pixels', 128),
         lr: number('peak learning rate', 1e-3),
         seed: number('of weights, crops and damage', 0),
+        init: { describe: 'weights to start from, as an earlier run wrote them', type: 'string', requiresArg: true },
         checkpointEvery: number('steps between checkpoints', 250),
         ...deviceOptions,
         json: { describe: 'print one JSON object a step', type: 'boolean', default: false },
@@ -64,7 +66,7 @@ async function train({ sources, out, device: name, threads, json, ...options }: 
     }
   }
   if (!(options.lr > 0)) throw new ReflError('ERR_OPTION', `lr must be above 0, got ${options.lr}`);
-  const { steps, batch, crop, lr, seed, checkpointEvery } = options;
+  const { steps, batch, crop, lr, seed, init, checkpointEvery } = options;
   const folders = await Promise.all(sources.map(sourceOf));
   using device = await openDevice(name, { threads });
   using pairs = await FolderPairs.open(device, folders, { size: crop, seed });
@@ -72,7 +74,7 @@ async function train({ sources, out, device: name, threads, json, ...options }: 
   const path = await trainBase(
     device,
     pairs,
-    { config: baseConfig, out, steps, batch, lr, seed, checkpointEvery },
+    { config: baseConfig, out, steps, batch, lr, seed, init, checkpointEvery },
     {
       signal: interrupted,
       onStart: ({ parameters, peakBytes, from }) => {
@@ -83,15 +85,14 @@ async function train({ sources, out, device: name, threads, json, ...options }: 
         );
       },
       onStep: (step) => {
+        const psnr = `${(-step.loss).toFixed(2)} dB`;
         if (json) console.log(JSON.stringify(step));
         // Where no bar is drawn a line now and then shows that it lives.
         else if (!process.stderr.isTTY && (step.step % 100 === 0 || step.step === steps)) {
           const left = clock((steps - step.step) * step.seconds);
-          progress.log(
-            `step ${step.step}/${steps}  loss ${step.loss.toFixed(5)}  ${step.seconds.toFixed(2)} s/step  ${left} left`,
-          );
+          progress.log(`step ${step.step}/${steps}  PSNR ${psnr}  ${step.seconds.toFixed(2)} s/step  ${left} left`);
         }
-        progress.update(step.step, `loss ${step.loss.toFixed(5)}`);
+        progress.update(step.step, `PSNR ${psnr}`);
       },
     },
   );

@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import sharp from 'sharp';
+import sharp, { type Sharp } from 'sharp';
 import { ReflError } from '../errors.ts';
 import type { Rgb } from '../image/picture.ts';
 import type { Device } from '../runtime/index.ts';
@@ -29,7 +29,7 @@ export interface PairOptions {
 
 const pictures = /\.(png|jpe?g|webp|tiff?)$/i;
 
-/** Random crops of the pictures in some folders, mirrored at even odds, degraded anew every time. */
+/** Random crops of the pictures in some folders, varied in scale, side and light, degraded anew every time. */
 export class FolderPairs implements PairSource {
   readonly size: number;
   private readonly sets: { weight: number; images: Rgb[] }[];
@@ -58,7 +58,7 @@ export class FolderPairs implements PairSource {
     await Promise.all(
       Array.from({ length: count }, async (_, i) => {
         const draws = new Draws(this.options.seed, step, i);
-        const crop = this.crop(draws);
+        const crop = await this.crop(draws);
         const { image } = await this.degrader.degrade(
           crop,
           drawDegradation(draws, this.options.ranges ?? defaultRanges),
@@ -73,23 +73,22 @@ export class FolderPairs implements PairSource {
     return { degraded, clean };
   }
 
-  private crop(draws: Draws): Rgb {
+  /**
+   * A square of the picture, as large as the crop or (at even odds) larger and reduced to it, so that features come in many
+   * sizes but never softer than they were photographed; mirrored at even odds; mostly in another light.
+   */
+  private async crop(draws: Draws): Promise<Rgb> {
     const { data, width, height } = this.pick(draws);
     const { size } = this;
-    const [left, top] = [draws.below(width - size + 1), draws.below(height - size + 1)];
-    const mirrored = draws.uniform() < 0.5;
-    const crop = new Uint8Array(size * size * 3);
-    for (let y = 0; y < size; y++) {
-      const row = ((top + y) * width + left) * 3;
-      if (!mirrored) crop.set(data.subarray(row, row + size * 3), y * size * 3);
-      else {
-        for (let x = 0; x < size; x++) {
-          const from = row + (size - 1 - x) * 3;
-          crop.set(data.subarray(from, from + 3), (y * size + x) * 3);
-        }
-      }
-    }
-    return { data: crop, width: size, height: size };
+    const zoom = draws.uniform() < 0.5 ? 1 : (Math.min(width, height) / size) ** draws.uniform();
+    const side = Math.round(size * zoom);
+    const [left, top] = [draws.below(width - side + 1), draws.below(height - side + 1)];
+    const picture = sharp(data, { raw: { width, height, channels: 3 } })
+      .extract({ left, top, width: side, height: side })
+      .resize(size, size)
+      .flop(draws.uniform() < 0.5);
+    if (draws.uniform() < 0.7) relight(picture, draws);
+    return { data: await picture.raw().toBuffer(), width: size, height: size };
   }
 
   private pick(draws: Draws): Rgb {
@@ -110,6 +109,14 @@ export class FolderPairs implements PairSource {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+/** Another exposure, another white balance, more or less colour: a few people in few lights stand for many. */
+function relight(picture: Sharp, draws: Draws): void {
+  const exposure = draws.uniform(-0.35, 0.25);
+  const gains = [0, 1, 2].map(() => Math.exp(exposure + draws.uniform(-0.15, 0.15)));
+  const saturation = draws.uniform() < 0.1 ? 0 : draws.uniform(0.5, 1.3);
+  picture.linear(gains, [0, 0, 0]).modulate({ saturation });
 }
 
 async function readFolder(folder: string, size: number): Promise<Rgb[]> {

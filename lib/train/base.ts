@@ -5,7 +5,7 @@ import type { PairSource } from '../data/pairs.ts';
 import { type OneStepConfig, OneStepRestorer } from '../diffusion/onestep.ts';
 import { ReflError } from '../errors.ts';
 import { grad } from '../graph/grad.ts';
-import { affine, sqrt, square, sub } from '../graph/ops/elementwise.ts';
+import { affine, log, square, sub } from '../graph/ops/elementwise.ts';
 import { mean } from '../graph/ops/reduce.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import { initialize } from '../nn/init.ts';
@@ -42,6 +42,8 @@ export interface BaseOptions {
   /** Peak learning rate; it warms up over 200 steps and falls to a hundredth along a cosine. */
   readonly lr: number;
   readonly seed: number;
+  /** Finished weights to start from, as an earlier run wrote them. Without: drawn anew. */
+  readonly init?: string;
   /** Steps between checkpoints; the last two are kept. */
   readonly checkpointEvery: number;
 }
@@ -63,8 +65,12 @@ export interface BaseEvents {
   readonly onStep?: (step: BaseStep) => void;
 }
 
-/** Charbonnier's smooth L1: sqrt(d^2 + 0.001^2), averaged. Near zero it is quadratic, so the optimum is not rough. */
-const charbonnier = (a: Tensor, b: Tensor): Tensor => mean(sqrt(affine(square(sub(a, b)), 1, 1e-6)));
+/**
+ * Minus the mean PSNR of the images, in dB, for values in [0, 1]: what restorers are compared by. An image that is hardly damaged
+ * counts as much as one of which little is left. Beyond 50 dB nothing is gained, so the logarithm stays finite.
+ */
+const negativePsnr = (a: Tensor, b: Tensor): Tensor =>
+  affine(mean(log(affine(mean(square(sub(a, b)), [1, 2, 3]), 1, 1e-5))), 10 / Math.LN10);
 
 /**
  * Trains the default restorer on pairs of degraded and clean crops. Everything drawn depends on the seed and the step only,
@@ -97,12 +103,13 @@ export async function trainBase(
     await loadCheckpoint(newest, parameters, leaves);
     from = Number(metadata.step);
   } else {
-    await initialize(device, parameters, model, BigInt(options.seed));
+    if (options.init) await loadCheckpoint(options.init, parameters, weights);
+    else await initialize(device, parameters, model, BigInt(options.seed));
     await optimizer.create(parameters);
   }
 
   const shape = [options.batch, pairs.size, pairs.size, 3];
-  const loss = charbonnier(model.forward(input('degraded', shape)), input('clean', shape));
+  const loss = negativePsnr(model.forward(input('degraded', shape)), input('clean', shape));
   const { nodes, norm } = optimizer.updates(grad(loss, optimizer.weights));
   using program = await device.compile({ outputs: { loss, norm }, updates: nodes }, { parameters });
   onStart?.({ parameters: model.parameterCount, peakBytes: program.peakBytes, from });

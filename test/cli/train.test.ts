@@ -25,7 +25,7 @@ test('Ctrl-C ends training after its step, and the same command goes on from the
     .split('\n')
     .map((line) => JSON.parse(line));
   assert.equal([steps[0].step, steps[0].steps], [1, 4]);
-  assert.ok(steps.length < 4 && steps[0].loss > 0);
+  assert.ok(steps.length < 4 && Number.isFinite(steps[0].loss));
 
   const second = await train(args);
   assert.is(second.code, 0, second.stderr);
