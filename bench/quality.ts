@@ -1,15 +1,18 @@
-// Fidelity of the default model on held-out faces: npm run bench:quality -- FOLDER [DRAWS]
-// FOLDER holds clean aligned 256 x 256 faces of people the model never saw. Prints a Markdown table, then one JSON line.
+// Fidelity of the default model on held-out faces: npm run bench:quality [-- FOLDER [DRAWS [MODEL]]]
+// FOLDER holds clean aligned 256 x 256 faces of people the model never saw; without one, scripts/quality-data makes those of
+// README's table. Prints a Markdown table, then one JSON line.
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { compareQuality, contenders, meanFidelity } from '../lib/eval/quality.ts';
 import { decodeImage } from '../lib/image/picture.ts';
-import { CropModel, shippedModels } from '../lib/restore/model.ts';
+import { CropModel } from '../lib/restore/model.ts';
 import { openDevice } from '../lib/runtime/index.ts';
 
-const [folder, draws = '8', model = 'face-256'] = process.argv.slice(2);
-if (!folder)
-  throw new Error(`usage: npm run bench:quality -- FOLDER [DRAWS] [MODEL: ${Object.keys(shippedModels)} or a file]`);
+const [folder = 'out/quality/heldout', draws = '8', model = 'face-256'] = process.argv.slice(2);
+if (folder === 'out/quality/heldout' && !existsSync(folder))
+  execFileSync('scripts/quality-data', { stdio: ['ignore', 'ignore', 'inherit'] });
 
 using device = await openDevice('cpu');
 const crops = await CropModel.load(device, model);

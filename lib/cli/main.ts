@@ -5,6 +5,7 @@ import { hideBin } from 'yargs/helpers';
 import { defaultRanges } from '../data/degrade.ts';
 import { degradeCommand } from './degrade.ts';
 import { doctorCommand } from './doctor.ts';
+import { facesCommand } from './faces.ts';
 import { exitCodeOf, oneLine, UsageError } from './failure.ts';
 import { catchSignals, interruptCode } from './interrupt.ts';
 import { restoreCommand } from './restore.ts';
@@ -25,7 +26,7 @@ function readConfig(path: string): object {
 }
 
 /** Options that hold several values; yargs makes a list of any other one that is given twice. */
-const lists = ['_', 'inputs', 'sources', ...Object.keys(defaultRanges)];
+const lists = ['_', 'inputs', 'sources', 'heldout', ...Object.keys(defaultRanges)];
 
 function single(args: Record<string, unknown>): true {
   const twice = Object.keys(args).find((key) => key.length > 1 && Array.isArray(args[key]) && !lists.includes(key));
@@ -39,7 +40,9 @@ const cli = yargs(hideBin(process.argv))
   .scriptName('refl-native')
   .usage('$0 <command>\n\nBlind face restoration.')
   .command(restoreCommand)
-  .command('data', 'work on data sets', (data) => data.command(degradeCommand).demandCommand(1, missing))
+  .command('data', 'work on data sets', (data) =>
+    data.command(facesCommand).command(degradeCommand).demandCommand(1, missing),
+  )
   .command('train', 'train models', (train) => train.command(trainBaseCommand).demandCommand(1, missing))
   .command(doctorCommand)
   .config('config', 'a JSON file of options; flags override it', readConfig)

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { unlinkSync } from 'node:fs';
-import { open, readFile, rename, stat, unlink } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { rmSync } from 'node:fs';
+import { mkdir, open, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { ReflError } from '../errors.ts';
 
 const reasons: Readonly<Record<string, string>> = {
@@ -11,6 +11,7 @@ const reasons: Readonly<Record<string, string>> = {
   EISDIR: 'it is a folder',
   ENOTDIR: 'a part of its path is not a folder',
   EEXIST: 'a file of that name is in the way',
+  ENOTEMPTY: 'there are files in it',
   ENOSPC: 'no space is left on the disk',
   EROFS: 'the file system is read-only',
   ENAMETOOLONG: 'the name is too long',
@@ -37,19 +38,22 @@ const unfinished = new Set<string>();
 process.on('exit', () => {
   for (const path of unfinished) {
     try {
-      unlinkSync(path);
+      rmSync(path, { recursive: true });
     } catch {
       // The write that owned it removed or renamed it.
     }
   }
 });
 
+const temporaryBeside = (path: string): string =>
+  join(dirname(path), `.${basename(path).slice(0, 100)}.${randomBytes(6).toString('hex')}.tmp`);
+
 /**
  * Writes a file so that `path` holds its old contents or all of `data`, never a part: a temporary file beside it is
  * renamed over it once its bytes are on the disk. A process that exits midway removes the temporary file. Throws ERR_FILE.
  */
 export async function writeAtomic(path: string, data: Uint8Array): Promise<void> {
-  const temporary = join(dirname(path), `.${basename(path).slice(0, 100)}.${randomBytes(6).toString('hex')}.tmp`);
+  const temporary = temporaryBeside(path);
   unfinished.add(temporary);
   try {
     const file = await open(temporary, 'wx');
@@ -63,6 +67,29 @@ export async function writeAtomic(path: string, data: Uint8Array): Promise<void>
   } catch (error) {
     await unlink(temporary).catch(() => {});
     throw fileError('write', path, error);
+  } finally {
+    unfinished.delete(temporary);
+  }
+}
+
+/**
+ * Makes a folder so that `path` holds all that `fill` writes into the folder it is given, or is what it was: absent, or
+ * empty. A process that exits midway removes what there is. Throws ERR_FILE, and what `fill` throws.
+ */
+export async function writeFolderAtomic<T>(path: string, fill: (folder: string) => Promise<T>): Promise<T> {
+  const temporary = temporaryBeside(resolve(path));
+  const explained = (error: unknown): never => {
+    throw fileError('make the folder', path, error);
+  };
+  unfinished.add(temporary);
+  try {
+    await mkdir(temporary, { recursive: true }).catch(explained);
+    const result = await fill(temporary);
+    await rename(temporary, path).catch(explained);
+    return result;
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true });
+    throw error;
   } finally {
     unfinished.delete(temporary);
   }

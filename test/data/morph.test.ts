@@ -104,7 +104,7 @@ test('mirrored landmarks change sides, and come back', () => {
 });
 
 test('persons are grouped by single linkage, and faces of one photograph do not link', () => {
-  const [first, second, third] = ['a', 'b', 'c'].map((path) => ({ path, licence: '' }));
+  const [first, second, third] = ['a', 'b', 'c'].map((name) => ({ name, path: name }));
   const at = (x: number, source: typeof first) => ({ embedding: Float32Array.of(x, 0), source });
   const faces = [at(0, first), at(2, first), at(0.4, second), at(0.8, third), at(1.9, second), at(0.1, first)];
   const groups = groupPersons(faces).map((person) => person.map((face) => faces.indexOf(face)).sort());
