@@ -13,6 +13,7 @@ interface Args extends FileArgs {
   tile: boolean;
   model: string;
   batch: number;
+  seed: number;
   compare: boolean;
 }
 
@@ -39,13 +40,19 @@ export const restoreCommand: CommandModule<object, Args> = {
         type: 'string',
         default: 'face-256',
       },
+      seed: {
+        requiresArg: true,
+        describe: 'of the noise that a model draws; face-256 draws none',
+        type: 'number',
+        default: 0,
+      },
       ...deviceOptions,
       batch: { requiresArg: true, describe: 'pictures, and faces, worked on at once', type: 'number', default: 1 },
     }),
   handler: restore,
 };
 
-async function restore({ inputs, out, json, compare, aligned, tile, ...options }: Args): Promise<void> {
+async function restore({ inputs, out, json, compare, aligned, tile, seed, ...options }: Args): Promise<void> {
   const { files, names, report } = await prepare(inputs, out, json, compare ? ['.png', '.compare.png'] : ['.png']);
   if (!files.length) return;
   const finish = async (input: string, { image, figures }: Restored): Promise<void> => {
@@ -64,7 +71,7 @@ async function restore({ inputs, out, json, compare, aligned, tile, ...options }
     const onProgress = (fraction: number): void =>
       report.progress.update(done + fraction * group.length, basename(group[0]));
     onProgress(0);
-    const results = await restorer.restoreMany(group, { aligned, tile, signal: interrupted, onProgress });
+    const results = await restorer.restoreMany(group, { aligned, tile, seed, signal: interrupted, onProgress });
     for (const [i, result] of results.entries()) {
       if (result.status === 'rejected') report.fail(group[i], result.reason);
       else await finish(group[i], result.value).catch((error) => report.fail(group[i], error));

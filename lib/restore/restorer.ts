@@ -24,6 +24,8 @@ export interface RestoreOptions {
   readonly aligned?: boolean;
   /** All of the picture is restored at its own resolution, in overlapping tiles, and faces within it as without. */
   readonly tile?: boolean;
+  /** Of the noise that a model draws, 0 by default: a whole number. One-step models, such as `face-256`, draw none. */
+  readonly seed?: number;
   /** Aborting rejects with the signal's reason, within the model's current segment. */
   readonly signal?: AbortSignal;
   /** Called with the fraction done, from 0 to 1. */
@@ -102,7 +104,7 @@ export class Restorer {
     }
   }
 
-  /** Restores one picture. Throws ERR_IMAGE, ERR_FILE, or what the device throws. */
+  /** Restores one picture. Throws ERR_OPTION, ERR_IMAGE, ERR_FILE, or what the device throws. */
   async restore(source: ImageSource, options: RestoreOptions = {}): Promise<Restored> {
     const [result] = await this.restoreMany([source], options);
     if (result.status === 'rejected') throw result.reason;
@@ -114,8 +116,9 @@ export class Restorer {
    */
   async restoreMany(
     sources: readonly ImageSource[],
-    { aligned, tile, signal, onProgress }: RestoreOptions = {},
+    { aligned, tile, seed = 0, signal, onProgress }: RestoreOptions = {},
   ): Promise<PromiseSettledResult<Restored>[]> {
+    if (!Number.isSafeInteger(seed)) throw new ReflError('ERR_OPTION', `seed must be a whole number, got ${seed}`);
     const start = performance.now();
     const jobs = await Promise.allSettled(
       sources.map(async (source): Promise<Job> => {

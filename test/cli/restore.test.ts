@@ -176,6 +176,7 @@ test('wrong usage: exit code 2 and one line', async () => {
     [['restore', image, '-o', at('never'), '--sharpness', '3'], /sharpness/],
     [['restore', image, '-o', at('never'), '--threads', 'many', '--model', model], /threads/],
     [['restore', image, '-o', at('never'), '--batch', '0', '--model', model], /batch/],
+    [['restore', image, '-o', at('never'), '--seed', 'x', '--model', model, '--aligned'], /seed must be/],
     [['restore', image, '-o', at('never'), '--model', 'face-9000'], /unknown model face-9000: expected face-256/],
     [['restore', image, '-o', at('never'), '--device', 'tpu', '--model', model], /unknown device tpu/],
     [['restore', image, '-o', at('never'), '--device', 'cuda:7', '--model', model], /cuda:7 is not usable/],

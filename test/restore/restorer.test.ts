@@ -93,6 +93,8 @@ test('the same call gives the same bytes', async () => {
   const crop = await picture(50, 40).png().toBuffer();
   const [a, b] = [await again.restore(crop, { aligned: true }), await again.restore(crop, { aligned: true })];
   assert.ok(a.image.equals(b.image));
+  const { image } = await again.restore(crop, { aligned: true, seed: 7 });
+  assert.ok(a.image.equals(image), 'a model of one step draws no noise');
 });
 
 test('progress ends at 1, and an abort rejects with its reason', async () => {
@@ -156,6 +158,7 @@ test('names and numbers that make no sense are refused', async () => {
   assert.is((await failure(Restorer.load({ model, device: 'null' }))).code, 'ERR_DEVICE');
   assert.is((await failure(Restorer.load({ model, threads: 0 }))).code, 'ERR_OPTION');
   assert.is((await failure(Restorer.load({ model, batch: 1.5 }))).code, 'ERR_OPTION');
+  assert.is((await failure(restorer.restore(picture(8, 8), { aligned: true, seed: 0.5 }))).code, 'ERR_OPTION');
   assert.is((await failure(Restorer.load({ model: join(folder, 'none.safetensors') }))).code, 'ERR_FILE');
 });
 
