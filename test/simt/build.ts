@@ -1,0 +1,190 @@
+// Builds a kernel's test driver with the emulator, in one of three ways, and runs it. Objects are kept under build/simt and
+// made anew when a file they were made from, or a flag, has changed.
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** plain: fast, blocks over two threads. address: AddressSanitizer and alignment checks. race: the race detector. */
+export type Variant = 'plain' | 'address' | 'race';
+export const variants: Variant[] = ['plain', 'address'];
+
+/** A program of the tests: the kernel sources, which the race detector watches, and the driver with its cases. */
+export interface Program {
+  name: string;
+  kernels: string[];
+  driver: string;
+  /** Where headers of the kernels lie, besides cuda/. */
+  include?: string[];
+}
+
+const compiler = process.env.CXX ?? 'g++';
+const root = 'build/simt';
+const v3 = /\bavx2\b.*\bfma\b|\bfma\b.*\bavx2\b/.test(
+  existsSync('/proc/cpuinfo') ? (/^flags.*$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[0] ?? '') : '',
+);
+const common = [
+  ...['-std=c++17', '-g1', '-ffp-contract=off', '-fno-strict-aliasing', '-Wall', '-Wextra', '-Wno-unknown-pragmas'],
+  ...(v3 ? ['-march=x86-64-v3', '-mtune=native'] : []),
+  ...['-Icuda', '-Itest/simt/emulator', '-Itest/simt/harness'],
+];
+/** Flags of all files, and those of kernels alone. */
+const flags: Record<Variant, { all: string[]; kernel: string[] }> = {
+  plain: { all: ['-O2'], kernel: [] },
+  address: {
+    all: ['-O1', '-fno-omit-frame-pointer', '-fsanitize=address'],
+    kernel: ['-fsanitize=alignment,bounds,shift,null', '-fno-sanitize-recover=all'],
+  },
+  race: { all: ['-O2', '-DSIMT_RACE'], kernel: ['-O1', '-fsanitize=thread', '-fno-inline-small-functions'] },
+};
+
+export interface Finished {
+  code: number | null;
+  signal: string | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a command to its end; never rejects for what the command does. */
+export function execute(command: string, args: string[], seconds = 300): Promise<Finished> {
+  return new Promise((done, reject) => {
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: seconds * 1000 });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.setEncoding('utf8').on('data', (text) => (stdout += text));
+    child.stderr.setEncoding('utf8').on('data', (text) => (stderr += text));
+    child.on('error', reject);
+    child.on('close', (code, signal) => done({ code, signal, stdout, stderr }));
+  });
+}
+
+const digest = (text: string | Buffer) => createHash('sha256').update(text).digest('hex').slice(0, 16);
+
+/** Changes with the contents of `files`, or is undefined where one is gone. */
+function stateOf(command: string, files: string[]): string | undefined {
+  if (!files.every((file) => existsSync(file))) return undefined;
+  return digest(command + files.map((file) => digest(readFileSync(file))).join());
+}
+
+const busy = new Set<string>();
+
+/** Two processes that want the same file: the later one waits and finds it made. */
+async function locked(name: string, fn: () => Promise<void>): Promise<void> {
+  const lock = `${name}.lock`;
+  for (;;) {
+    if (!busy.has(lock)) {
+      try {
+        writeFileSync(lock, String(process.pid), { flag: 'wx' });
+        break;
+      } catch {
+        const owner = existsSync(lock) ? Number(readFileSync(lock, 'utf8')) : 0;
+        try {
+          if (owner) process.kill(owner, 0);
+        } catch {
+          rmSync(lock, { force: true });
+        }
+      }
+    }
+    await sleep(50);
+  }
+  busy.add(lock);
+  try {
+    await fn();
+  } finally {
+    busy.delete(lock);
+    rmSync(lock, { force: true });
+  }
+}
+
+/** Runs `args` with the output in a file beside `target`, unless target was made by the same command from the same files. */
+async function make(target: string, args: string[], inputs: () => string[] | undefined): Promise<void> {
+  const command = [compiler, ...args].join(' ');
+  const note = `${target}.made`;
+  const fresh = () => {
+    const files = existsSync(note) && existsSync(target) ? inputs() : undefined;
+    return files !== undefined && readFileSync(note, 'utf8') === stateOf(command, files);
+  };
+  if (fresh()) return;
+  mkdirSync(dirname(target), { recursive: true });
+  await locked(target, async () => {
+    if (fresh()) return;
+    const { code, stdout, stderr } = await execute(compiler, [...args, '-o', `${target}.new`]);
+    if (code !== 0) throw new Error(`${command} failed:\n${stdout}${stderr}`);
+    if (stderr.trim()) console.error(stderr.trim());
+    renameSync(`${target}.new`, target);
+    writeFileSync(note, stateOf(command, inputs() ?? []) ?? '');
+  });
+}
+
+/** The files that the compiler read for an object, from the rule it wrote. */
+function dependencies(file: string): string[] | undefined {
+  if (!existsSync(file)) return undefined;
+  return readFileSync(file, 'utf8')
+    .replace(/^[^:]*:/, '')
+    .split(/[\s\\]+/)
+    .filter((name) => name && !name.startsWith('/usr/'));
+}
+
+async function object(source: string, variant: Variant, kernel: boolean, extra: string[]): Promise<string> {
+  const chosen = flags[variant];
+  const options = [...common, ...extra.map((folder) => `-I${folder}`), ...chosen.all, ...(kernel ? chosen.kernel : [])];
+  const target = join(root, variant, `${source.replaceAll('/', '_').replace(/^\.+/, '')}.o`);
+  const rule = `${target}.d`;
+  const args = [...options, '-MMD', '-MF', rule, ...(kernel ? ['-x', 'c++'] : []), '-c', source];
+  await make(target, args, () => dependencies(rule));
+  return target;
+}
+
+/** Runs the jobs, as many at once as there are processors. */
+export async function pooled<T>(jobs: (() => Promise<T>)[]): Promise<T[]> {
+  const results: T[] = [];
+  let next = 0;
+  const work = async () => {
+    while (next < jobs.length) {
+      const i = next++;
+      results[i] = await jobs[i]();
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(2, availableParallelism()) }, work));
+  return results;
+}
+
+/** Builds the program and returns its path. `kernels` stands in for the program's own sources. */
+export async function build(program: Program, variant: Variant, kernels = program.kernels): Promise<string> {
+  const own = ['test/simt/emulator', 'test/simt/harness'].flatMap((folder) =>
+    readdirSync(folder)
+      .filter((name) => name.endsWith('.cc'))
+      .map((name) => join(folder, name)),
+  );
+  const extra = [...(program.include ?? []), ...new Set(program.kernels.map((file) => dirname(file)))];
+  const objects = await pooled([
+    ...kernels.map((file) => () => object(file, variant, true, extra)),
+    ...[program.driver, ...own].map((file) => () => object(file, variant, false, extra)),
+  ]);
+  const changed = kernels === program.kernels ? '' : `-${digest(kernels.join())}`;
+  const target = join(root, variant, `${basename(program.name)}${changed}`);
+  const sanitizers = variant === 'address' ? ['-fsanitize=address,undefined'] : [];
+  await make(target, [...objects, ...sanitizers, '-lpthread'], () => objects);
+  return target;
+}
+
+export interface CaseResult {
+  case: string;
+  ok: boolean;
+  ms: number;
+  error: number;
+  problem?: string;
+}
+
+export interface RunResult extends Finished {
+  cases: CaseResult[];
+}
+
+/** Runs a built program; `cases` holds what it reported before it ended, however it did. */
+export async function run(path: string, args: string[] = [], seconds?: number): Promise<RunResult> {
+  const finished = await execute(path, args, seconds);
+  const lines = finished.stdout.split('\n').filter((line) => line.startsWith('{'));
+  return { ...finished, cases: lines.map((line) => JSON.parse(line) as CaseResult) };
+}

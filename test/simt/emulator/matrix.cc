@@ -1,0 +1,143 @@
+// ldmatrix and mma.sync: decoded from the registers and addresses of 32 lanes by the maps in simt/mma.h.
+#include <cstring>
+
+#include "block.h"
+#include "simt/mma.h"
+
+namespace simt::emu {
+namespace {
+
+struct Rows {
+  uint32_t* r;
+  const char* row;
+};
+
+// operand: the number of matrices, negative where transposed.
+void loadAll(Warp&, Meeting& meeting) {
+  const bool trans = meeting.operand < 0;
+  const int count = trans ? -meeting.operand : meeting.operand;
+  for (int j = 0; j < count; ++j) {
+    uint16_t matrix[8][8];
+    for (int row = 0; row < 8; ++row) std::memcpy(matrix[row], static_cast<Rows*>(meeting.left[8 * j + row])->row, 16);
+    for (int lane = 0; lane < kWarp; ++lane) {
+      const int a = lane / 4, b = 2 * (lane % 4);
+      const uint32_t low = trans ? matrix[b][a] : matrix[a][b], high = trans ? matrix[b + 1][a] : matrix[a][b + 1];
+      static_cast<Rows*>(meeting.left[lane])->r[j] = low | high << 16;
+    }
+  }
+}
+
+struct Fragments {
+  float* d;
+  const uint32_t *a, *b;
+};
+
+// Eight columns of B, C or D side by side.
+using Wide __attribute__((vector_size(32))) = float;
+
+float half(Element type, uint32_t bits) {
+  const uint16_t low = static_cast<uint16_t>(bits);
+  return type == Element::bf16 ? toFloat(bf16{low}) : toFloat(f16{low});
+}
+float truncated(uint32_t bits) { return __uint_as_float(bits & ~0x1fffu); }
+
+void multiplyAll(Warp&, Meeting& meeting) {
+  const Element type = static_cast<Element>(meeting.operand & 3);
+  const int tilesM = meeting.operand >> 2 & 31, tilesN = meeting.operand >> 7;
+  const bool wide = type == Element::tf32;
+  const int depth = wide ? 8 : 16;
+  Fragments* lanes[kWarp];
+  for (int lane = 0; lane < kWarp; ++lane) lanes[lane] = static_cast<Fragments*>(meeting.left[lane]);
+  static thread_local float a[16][16];
+  static thread_local Wide b[32][16];
+  for (int n = 0; n < tilesN; ++n) {
+    for (int lane = 0; lane < kWarp; ++lane) {
+      const int g = lane / 4, t = lane % 4;
+      for (int i = 0; i < 2; ++i) {
+        const uint32_t bits = lanes[lane]->b[2 * n + i];
+        if (wide) {
+          b[n][t + 4 * i][g] = truncated(bits);
+        } else {
+          b[n][2 * t + 8 * i][g] = half(type, bits);
+          b[n][2 * t + 8 * i + 1][g] = half(type, bits >> 16);
+        }
+      }
+    }
+  }
+  for (int m = 0; m < tilesM; ++m) {
+    for (int lane = 0; lane < kWarp; ++lane) {
+      const int g = lane / 4, t = lane % 4;
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t bits = lanes[lane]->a[4 * m + i];
+        if (wide) {
+          a[g + 8 * (i % 2)][t + 4 * (i / 2)] = truncated(bits);
+        } else {
+          float* at = &a[g + 8 * (i % 2)][2 * t + 8 * (i / 2)];
+          at[0] = half(type, bits);
+          at[1] = half(type, bits >> 16);
+        }
+      }
+    }
+    for (int n = 0; n < tilesN; ++n) {
+      for (int row = 0; row < 16; ++row) {
+        // A lane holds two neighbours of a row: registers 0 and 1 of rows g, 2 and 3 of rows g + 8.
+        float* d[4];
+        Wide sum;
+        for (int t = 0; t < 4; ++t) {
+          d[t] = lanes[row % 8 * 4 + t]->d + 4 * (m * tilesN + n) + 2 * (row / 8);
+          sum[2 * t] = d[t][0];
+          sum[2 * t + 1] = d[t][1];
+        }
+        for (int k = 0; k < depth; ++k) sum += a[row][k] * b[n][k];
+        for (int t = 0; t < 4; ++t) {
+          d[t][0] = sum[2 * t];
+          d[t][1] = sum[2 * t + 1];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void loadMatrix(uint32_t* r, int count, bool trans, const void* row, Where where) {
+  requireShared(row, 16, 16, where);
+  if (self().lane < 8 * count) race::read(self(), row, 16, where);
+  Rows rows = {r, static_cast<const char*>(row)};
+  meetAligned(loadAll, trans ? -count : count, &rows, "ldmatrix", where);
+}
+
+void multiply(Element type, float* d, const uint32_t* a, const uint32_t* b, int m, int n, Where where) {
+  Fragments fragments = {d, a, b};
+  meetAligned(multiplyAll, static_cast<int>(type) | m << 2 | n << 7, &fragments, "mma.sync", where);
+}
+
+}  // namespace simt::emu
+
+#if defined(__F16C__)
+#include <immintrin.h>
+
+float simt::toFloat(f16 x) { return _cvtsh_ss(x.bits); }
+template <>
+simt::f16 simt::fromFloat<simt::f16>(float x) {
+  return x != x ? f16{0x7fff} : f16{static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT))};
+}
+#else
+// 16-bit halves by scaling in float32: the products are exact but for the one rounding wanted.
+float simt::toFloat(f16 x) {
+  const uint32_t sign = (x.bits & 0x8000u) << 16, rest = (x.bits & 0x7fffu) << 13;
+  if (rest >= 0x0f800000u) return __uint_as_float(sign | 0x7f800000u | (rest & 0x7fffffu));
+  return __uint_as_float(__float_as_uint(__uint_as_float(rest) * 0x1p112f) | sign);
+}
+template <>
+simt::f16 simt::fromFloat<simt::f16>(float x) {
+  if (x != x) return {0x7fff};
+  const uint32_t bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
+  if (rest >= 0x477ff000u) return {static_cast<uint16_t>(sign | 0x7c00u)};
+  if (rest < 0x38800000u) {  // below the least normal half: adding 0.5 rounds at the right bit
+    const float shifted = __uint_as_float(rest) + 0.5f;
+    return {static_cast<uint16_t>(sign | (__float_as_uint(shifted) - 0x3f000000u))};
+  }
+  return {static_cast<uint16_t>(sign | ((rest - 0x38000000u + 0xfffu + (rest >> 13 & 1)) >> 13))};
+}
+#endif

@@ -1,0 +1,13 @@
+// The programs that the emulated tests run: one row for each kernel source and the driver that checks it. A new kernel is a
+// new row: its cases then run plainly, with shuffled schedules, under AddressSanitizer, under the race detector, and with
+// each of its barriers, waits and bounds checks removed.
+import type { Program } from './build.ts';
+
+export const kernels: Program[] = [];
+
+/** The wrappers themselves. */
+export const instructions: Program = {
+  name: 'instructions',
+  kernels: ['test/simt/kernels/instructions.cu'],
+  driver: 'test/simt/kernels/instructions.cc',
+};
