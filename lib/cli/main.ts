@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { defaultRanges } from '../data/degrade.ts';
+import { benchCommand } from './bench.ts';
 import { degradeCommand } from './degrade.ts';
 import { doctorCommand } from './doctor.ts';
 import { facesCommand } from './faces.ts';
@@ -44,6 +45,7 @@ const cli = yargs(hideBin(process.argv))
     data.command(facesCommand).command(degradeCommand).demandCommand(1, missing),
   )
   .command('train', 'train models', (train) => train.command(trainBaseCommand).demandCommand(1, missing))
+  .command(benchCommand)
   .command(doctorCommand)
   .config('config', 'a JSON file of options; flags override it', readConfig)
   .check(single)

@@ -13,7 +13,7 @@ const layers = [
   ['nn'],
   ['models'],
   ['diffusion', 'reward', 'data', 'metrics', 'faces'],
-  ['restore', 'train', 'eval'],
+  ['restore', 'train', 'eval', 'bench'],
   ['index.ts'],
   ['cli', 'server'],
 ];
@@ -27,7 +27,7 @@ const includes: Record<string, string[]> = {
   'native/cpu': ['cpu', 'exec'],
   'native/null': ['null', 'exec'],
   'native/addon': ['addon', 'exec', 'null', 'cpu'],
-  cuda: ['cuda', 'exec'],
+  cuda: [...readdirSync('cuda'), 'exec'],
 };
 
 function sources(folder: string, ending: RegExp): string[] {

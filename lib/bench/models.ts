@@ -1,0 +1,162 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { alphasCumprod } from '../diffusion/schedule.ts';
+import { affine, sub } from '../graph/ops/elementwise.ts';
+import { constant, input, type Tensor } from '../graph/tensor.ts';
+import { UNet, type UNetConfig } from '../models/unet.ts';
+import { AutoencoderKL, posterior, type VaeConfig } from '../models/vae.ts';
+import { initialize } from '../nn/init.ts';
+import { CropModel } from '../restore/model.ts';
+import type { Device, Program, RunOptions, Values } from '../runtime/index.ts';
+import { fill } from './timing.ts';
+import { workOf } from './work.ts';
+
+/** Stable Diffusion 2.1's networks. */
+export const sd21Unet: UNetConfig & { readonly context_dim: number } = {
+  in_channels: 4,
+  out_channels: 4,
+  model_channels: 320,
+  channel_mult: [1, 2, 4, 4],
+  num_res_blocks: 2,
+  attention_resolutions: [4, 2, 1],
+  num_head_channels: 64,
+  use_linear_in_transformer: true,
+  context_dim: 1024,
+};
+const sd21Vae: VaeConfig = {
+  embed_dim: 4,
+  ddconfig: { in_channels: 3, out_ch: 3, ch: 128, ch_mult: [1, 2, 4, 4], num_res_blocks: 2, z_channels: 4 },
+};
+
+/** One step of a model, timed. */
+export interface ModelTimes {
+  readonly name: string;
+  /** Seconds of each run; one before them, which packs the weights, is left out. */
+  readonly seconds: readonly number[];
+  /** Operations of a run, as {@link workOf} counts them; undefined where the graph is not at hand. */
+  readonly flops?: number;
+}
+
+export interface ModelRun {
+  readonly times: readonly ModelTimes[];
+  /** 99th percentile, in milliseconds, by how much a timer due every millisecond came late while programs ran. */
+  readonly loopDelay: number;
+}
+
+export interface ModelBench {
+  readonly name: string;
+  readonly describe: string;
+  run(device: Device, options: ModelOptions): Promise<ModelRun>;
+}
+
+interface ModelOptions extends RunOptions {
+  /** How often each step is timed. */
+  readonly runs: number;
+}
+
+/** Times `steps` one after another, a round to warm up and `runs` more. */
+async function timed(
+  steps: Record<string, () => Promise<unknown>>,
+  { runs, onProgress }: ModelOptions,
+): Promise<{ seconds: Record<string, number[]>; loopDelay: number }> {
+  const names = Object.keys(steps);
+  const seconds = Object.fromEntries(names.map((name) => [name, [] as number[]]));
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  for (let round = 0; round <= runs; round++) {
+    for (const [i, name] of names.entries()) {
+      onProgress?.((round + i / names.length) / (runs + 1));
+      const start = performance.now();
+      await steps[name]();
+      if (round) seconds[name].push((performance.now() - start) / 1000);
+    }
+    delay.enable();
+  }
+  delay.disable();
+  return { seconds, loopDelay: delay.percentile(99) / 1e6 };
+}
+
+/** The model that ships, on one face of its own size. */
+const face256: ModelBench = {
+  name: 'face-256',
+  describe: 'the model that ships, on one aligned face',
+  async run(device, options) {
+    const model = await CropModel.load(device, 'face-256');
+    try {
+      const { size } = model;
+      const data = new Uint8Array(size * size * 3).map((_, i) => (i * 7919) >>> 3);
+      const face = { width: size, height: size, data };
+      const { seconds, loopDelay } = await timed({ 'face-256': () => model.restore([face], 1, options) }, options);
+      return { times: [{ name: 'face-256', seconds: seconds['face-256'] }], loopDelay };
+    } finally {
+      model.dispose();
+    }
+  },
+};
+
+/** Prediction of the UNet at a timestep, for 64 x 64 latents and 77 text tokens. */
+export function sd21Noise(unet: UNet, latent: Tensor, timestep: number): Tensor {
+  const context = input('context', [1, 77, sd21Unet.context_dim]);
+  return unet.forward(latent, constant(Int32Array.of(timestep), [1], 'i32'), context);
+}
+
+export const latentShape = [1, 64, 64, 4];
+
+/** Text features as the UNet takes them; what they say has no part in how fast it runs. */
+export const sd21Context = (): Float32Array => fill(new Float32Array(77 * sd21Unet.context_dim), 3);
+
+/**
+ * Stable Diffusion 2.1 with random weights, used as OSEDiff does: a 512 x 512 picture is encoded, its noise predicted in one
+ * step, and the clean latent decoded. All weights and all three programs are in memory at once.
+ */
+const sd21: ModelBench = {
+  name: 'sd21',
+  describe: 'Stable Diffusion 2.1 with random weights restores 512 x 512 pixels in one step',
+  async run(device, options) {
+    const scale = 0.18215;
+    const timestep = 999;
+    const alpha = alphasCumprod()[timestep];
+    const unet = new UNet(sd21Unet).train(false);
+    const vae = new AutoencoderKL(sd21Vae).train(false);
+    using parameters = device.parameters();
+    await initialize(device, parameters, unet, 1n);
+    await initialize(device, parameters, vae, 2n);
+
+    const latent = input('latent', latentShape);
+    const noise = affine(sd21Noise(unet, latent, timestep), Math.sqrt(1 - alpha));
+    const parts = {
+      'vae encode 512': affine(posterior(vae.encode(input('picture', [1, 512, 512, 3]))).mean, scale),
+      'unet 64': affine(sub(latent, noise), 1 / Math.sqrt(alpha) / scale),
+      'vae decode 512': vae.decode(latent),
+    };
+    const programs: Program[] = [];
+    try {
+      for (const y of Object.values(parts)) programs.push(await device.compile({ outputs: { y } }, { parameters }));
+      const [picture, context] = [fill(new Float32Array(512 * 512 * 3), 0), sd21Context()];
+      let carried: Values = {};
+      const feeds: (() => Values)[] = [
+        () => ({ picture }),
+        () => ({ latent: carried.y, context }),
+        () => ({ latent: carried.y }),
+      ];
+      const steps = Object.keys(parts).map(
+        (name, i) =>
+          [
+            name,
+            async () => {
+              carried = await programs[i].run(feeds[i](), { signal: options.signal });
+            },
+          ] as const,
+      );
+      const { seconds, loopDelay } = await timed(Object.fromEntries(steps), options);
+      const times = Object.entries(parts).map(([name, y]) => ({
+        name,
+        seconds: seconds[name],
+        flops: workOf([y]).flops,
+      }));
+      return { times, loopDelay };
+    } finally {
+      for (const program of programs) program.dispose();
+    }
+  },
+};
+
+export const modelBenches: readonly ModelBench[] = [face256, sd21];

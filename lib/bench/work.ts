@@ -1,0 +1,43 @@
+import { reachable } from '../graph/grad.ts';
+import { type Node, sizeOf, type Tensor } from '../graph/tensor.ts';
+
+/** What a graph must do, counted from its shapes. */
+export interface Work {
+  /** Additions and multiplications of products, convolutions (as if direct) and attention; nothing else is counted. */
+  readonly flops: number;
+  /** Bytes of all tensors that its nodes read and write, each counted once a node. */
+  readonly bytes: number;
+}
+
+/** The work behind `outputs`, in float32. */
+export function workOf(outputs: readonly Tensor[]): Work {
+  let flops = 0;
+  let values = 0;
+  for (const node of reachable(outputs)) {
+    if (node.leaf || node.op === 'reshape') continue;
+    flops += flopsOf(node);
+    for (const t of [...node.inputs, node.outputs[0]]) values += t?.size ?? 0;
+  }
+  return { flops, bytes: 4 * values };
+}
+
+function flopsOf({ op, inputs, outputs: [y], attrs }: Node): number {
+  const [a, b] = inputs as Tensor[];
+  // Each value of one tensor meets the values that follow the first axis of a weight, or those of an inner extent.
+  const row = (weight: Tensor): number => sizeOf(weight.shape.slice(1));
+  switch (op) {
+    case 'conv2d':
+    case 'linear':
+      return 2 * y.size * row(b);
+    case 'conv2dGradInput':
+      return 2 * a.size * row(b);
+    case 'conv2dGradWeight':
+      return 2 * b.size * row(y);
+    case 'matmul':
+      return 2 * y.size * (attrs.transposeA ? a.shape.at(-2)! : a.shape.at(-1)!);
+    case 'attention':
+      return 4 * a.size * b.shape[1];
+    default:
+      return 0;
+  }
+}
