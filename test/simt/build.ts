@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 /** plain: fast, blocks over two threads. address: AddressSanitizer and alignment checks. race: the race detector. */
 export type Variant = 'plain' | 'address' | 'race';
-export const variants: Variant[] = ['plain', 'address'];
+export const variants: Variant[] = ['plain', 'address', 'race'];
 
 /** A program of the tests: the kernel sources, which the race detector watches, and the driver with its cases. */
 export interface Program {
@@ -37,7 +37,10 @@ const flags: Record<Variant, { all: string[]; kernel: string[] }> = {
     all: ['-O1', '-fno-omit-frame-pointer', '-fsanitize=address'],
     kernel: ['-fsanitize=alignment,bounds,shift,null', '-fno-sanitize-recover=all'],
   },
-  race: { all: ['-O2', '-DSIMT_RACE'], kernel: ['-O1', '-fsanitize=thread', '-fno-inline-small-functions'] },
+  race: {
+    all: ['-O2', '-DSIMT_RACE'],
+    kernel: ['-O1', '-fsanitize=thread', '--param=tsan-instrument-func-entry-exit=0'],
+  },
 };
 
 export interface Finished {

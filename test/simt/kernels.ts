@@ -11,3 +11,10 @@ export const instructions: Program = {
   kernels: ['test/simt/kernels/instructions.cu'],
   driver: 'test/simt/kernels/instructions.cc',
 };
+
+/** Kernels with planted faults. */
+export const faults: Program = {
+  name: 'faults',
+  kernels: ['test/simt/kernels/faults.cu'],
+  driver: 'test/simt/kernels/faults.cc',
+};

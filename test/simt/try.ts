@@ -1,10 +1,11 @@
 // Builds and runs one program of kernels.ts in every build: node --import tsx test/simt/try.ts NAME [driver arguments]
 import { build, run, variants } from './build.ts';
-import { instructions, kernels } from './kernels.ts';
+import { faults, instructions, kernels } from './kernels.ts';
 
+const programs = [instructions, faults, ...kernels];
 const [name, ...args] = process.argv.slice(2);
-const program = [instructions, ...kernels].find((it) => it.name === name);
-if (!program) throw new Error(`no program ${name}: ${[instructions, ...kernels].map((it) => it.name).join(', ')}`);
+const program = programs.find((it) => it.name === name);
+if (!program) throw new Error(`no program ${name}: ${programs.map((it) => it.name).join(', ')}`);
 for (const variant of variants) {
   const started = performance.now();
   const path = await build(program, variant);

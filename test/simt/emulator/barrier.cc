@@ -16,7 +16,7 @@ void complete(Block& block, Barrier& barrier, const char* what, Where where) {
   for (int w = 0; w < block.warps; ++w) {
     for (uint32_t left = barrier.waiting[w]; left; left &= left - 1) {
       Lane& lane = block.lanes[w * kWarp + __builtin_ctz(left)];
-      race::acquireBarrier(lane, barrier.clock);
+      race::acquireOwn(lane, barrier.clock);
       if (lane.waitsFor) block.makeReady(lane);
     }
     barrier.arrived[w] = barrier.waiting[w] = 0;
@@ -40,7 +40,7 @@ int come(int id, int threads, int predicate, bool waits, const char* what, Where
   if (waits) barrier.waiting[lane.warp->index] |= bit;
   barrier.expected = threads;
   barrier.predicates += predicate != 0;
-  race::releaseBarrier(lane, barrier.clock);
+  race::release(lane, barrier.clock);
   if (++barrier.came == threads)
     complete(block, barrier, what, where);
   else if (waits)

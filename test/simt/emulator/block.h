@@ -47,6 +47,7 @@ struct Lane : Place {
 /** A meeting of lanes of one warp. */
 struct Meeting {
   uint32_t mask = 0, came = 0;  // mask 0: not in use
+  bool aligned = false;         // all 32 lanes, none of which may exit before
   void (*compute)(Warp& warp, Meeting& meeting) = nullptr;
   const char* what = nullptr;
   int operand = 0;

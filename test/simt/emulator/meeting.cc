@@ -139,7 +139,10 @@ void syncAll(Warp& warp, Meeting& meeting) { race::syncWarp(warp, meeting.came);
 
 }  // namespace
 
-void meet(uint32_t mask, void (*compute)(Warp&, Meeting&), int operand, void* brought, const char* what, Where where) {
+namespace {
+
+void join(bool aligned, uint32_t mask, void (*compute)(Warp&, Meeting&), int operand, void* brought, const char* what,
+          Where where) {
   Lane& lane = self();
   Warp& warp = *lane.warp;
   if (!(mask >> lane.lane & 1)) fault("bad mask", where, "%s with mask %08x, which leaves out the caller", what, mask);
@@ -153,6 +156,7 @@ void meet(uint32_t mask, void (*compute)(Warp&, Meeting&), int operand, void* br
     if (!meeting) fault("divergent warp", where, "%s with mask %08x, a fifth meeting of one warp at once", what, mask);
     meeting->mask = mask;
     meeting->came = 0;
+    meeting->aligned = aligned;
     meeting->compute = compute;
     meeting->operand = operand;
     meeting->what = what;
@@ -168,17 +172,28 @@ void meet(uint32_t mask, void (*compute)(Warp&, Meeting&), int operand, void* br
     warp.owner->park(lane, what, where);
 }
 
+}  // namespace
+
+void meet(uint32_t mask, void (*compute)(Warp&, Meeting&), int operand, void* brought, const char* what, Where where) {
+  join(false, mask, compute, operand, brought, what, where);
+}
+
 void meetAligned(void (*compute)(Warp&, Meeting&), int operand, void* brought, const char* what, Where where) {
   const Warp& warp = *self().warp;
   if (warp.exited || warp.members != 0xffffffffu)
     fault("divergent warp", where, "%s needs all 32 lanes of the warp; lanes %08x are there", what,
           warp.members & ~warp.exited);
-  meet(0xffffffffu, compute, operand, brought, what, where);
+  join(true, 0xffffffffu, compute, operand, brought, what, where);
 }
 
 void meetingsAfterExit(Warp& warp) {
-  for (Meeting& meeting : warp.meetings)
-    if (meeting.mask && meeting.came == (meeting.mask & ~warp.exited)) complete(warp, meeting);
+  for (Meeting& meeting : warp.meetings) {
+    if (!meeting.mask) continue;
+    if (meeting.aligned)
+      fault("divergent warp", self().where, "a thread exits while lanes %08x of its warp wait for it at %s",
+            meeting.came, meeting.what);
+    if (meeting.came == (meeting.mask & ~warp.exited)) complete(warp, meeting);
+  }
 }
 
 void shuffle(Shuffle kind, unsigned mask, void* value, size_t bytes, int operand, int width, Where where) {

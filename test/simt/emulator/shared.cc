@@ -24,6 +24,7 @@ char* newPiece(Block& block, size_t bytes, size_t align) {
   __asan_unpoison_memory_region(piece, bytes);
 #else
   std::memset(block.shared + from, kRed, at - from);
+  std::memset(piece + bytes, kRed, kRedZone);
 #endif
   std::memset(piece, 0xff, bytes);
   block.pieces.push_back({piece, bytes, align});
@@ -54,15 +55,18 @@ void sharedBegin(Block& block) {
 bool sharedIntact([[maybe_unused]] Block& block) {
 #ifndef __SANITIZE_ADDRESS__
   const char* from = block.shared;
-  for (const Piece& piece : block.pieces) {
-    for (; from < piece.at; ++from) {
-      if (*from == kRed) continue;
-      setFault("shared memory out of bounds: a block wrote between the pieces of its shared memory, " +
-               std::to_string(piece.at - from) + " bytes before a piece of " + std::to_string(piece.bytes) + " bytes" +
-               placeOf(block));
+  for (size_t i = 0; i <= block.pieces.size() && block.sharedEnd; ++i) {
+    const bool last = i == block.pieces.size();
+    const char* to = last ? block.shared + block.sharedEnd + kRedZone : block.pieces[i].at;
+    for (const char* at = from; at < to; ++at) {
+      if (*at == kRed) continue;
+      setFault("shared memory out of bounds: a block wrote " +
+               (i ? std::to_string(at - from) + " bytes after a piece of " + std::to_string(block.pieces[i - 1].bytes)
+                  : std::to_string(to - at) + " bytes before its first piece") +
+               " bytes" + placeOf(block));
       return false;
     }
-    from = piece.at + piece.bytes;
+    if (!last) from = to + block.pieces[i].bytes;
   }
 #endif
   return true;
