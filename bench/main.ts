@@ -1,8 +1,8 @@
 // Speed beside oneDNN and PyTorch: npm run bench [-- NAME... --json FILE --threads N]
 //
-// NAME is a family (conv, linear, attention, memory), part of an operator's name, a model (face-256, sd21) or "opening";
-// everything by default, which takes most of an hour. Prints one JSON object a measurement (into FILE, when given) and then
-// all of them as Markdown. oneDNN and PyTorch are installed from Debian's packages when missing. Use a quiet machine.
+// NAME is a family (conv, linear, attention, memory), part of an operator's name, a model (face-256, sd21) or opening;
+// everything by default. Prints one JSON object a measurement (into FILE, when given), then all of them as Markdown;
+// progress goes to stderr. oneDNN and PyTorch are installed from Debian's packages when missing. Use a quiet machine.
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';

@@ -1,5 +1,5 @@
-// Child of networks.ts. `write FILE THREADS` makes a file of Stable Diffusion 2.1's UNet with random weights; `open FILE THREADS`
-// prints how long it takes from there to the first prediction, and how long the second one takes.
+// Child of networks.ts. `write FILE THREADS` makes a file of Stable Diffusion 2.1's UNet with random weights; `open
+// FILE THREADS` prints how long it takes from there to the first prediction, and how long the second one takes.
 import { createReadStream } from 'node:fs';
 import { latentShape, sd21Context, sd21Noise, sd21Unet } from '../lib/bench/models.ts';
 import { fill } from '../lib/bench/timing.ts';

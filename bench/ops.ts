@@ -1,5 +1,5 @@
-// Operators beside oneDNN (convolutions, linear layers) and PyTorch (the rest): every round runs the machine's limit, ours, and
-// each way the peer may do it, one after another, so that whatever else the machine does meets all of them.
+// Operators beside oneDNN (convolutions, linear layers) and PyTorch (the rest): every round runs the machine's limit,
+// ours, and each way the peer may do it, one after another, so that whatever else the machine does meets all of them.
 import type { Family, OpBench } from '../lib/bench/ops.ts';
 import { median, TimedOp } from '../lib/bench/timing.ts';
 import type { Device } from '../lib/runtime/index.ts';
@@ -72,7 +72,7 @@ export async function measureOp(device: Device, op: OpBench, peak: Peer, peer: P
   };
 }
 
-/** Both sides began with the same numbers, so a result that differs by more than rounding means another job was done. */
+/** Both sides began with the same numbers: a result that differs by more than rounding means another job was done. */
 function agree(name: string, way: string, own: Timing, other: Timing): void {
   for (const key of ['first', 'last'] as const) {
     if (Math.abs(own[key] - other[key]) > 2e-3 * Math.max(1, Math.abs(own[key]))) {

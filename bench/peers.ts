@@ -1,7 +1,7 @@
 // The libraries that we are measured beside: installed and built when asked for, never part of the product.
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -9,10 +9,15 @@ import { fileURLToPath } from 'node:url';
 const sources = fileURLToPath(new URL('./peers', import.meta.url));
 const built = fileURLToPath(new URL('../build/bench', import.meta.url));
 
-/** How PyTorch runs fastest here. Debian's OpenBLAS does not know new processors and would take its slowest kernels. */
+const avx512 = readFileSync('/proc/cpuinfo', 'utf8').includes('avx512f');
+
+/**
+ * How PyTorch runs fastest: kernels for what the processor has (Debian's OpenBLAS does not know new ones, and would take
+ * its slowest), and memory that is not given back to the system between two layers.
+ */
 const tuned = {
-  OPENBLAS_CORETYPE: 'SKYLAKEX',
-  ATEN_CPU_CAPABILITY: 'avx512',
+  OPENBLAS_CORETYPE: avx512 ? 'SKYLAKEX' : 'HASWELL',
+  ATEN_CPU_CAPABILITY: avx512 ? 'avx512' : 'avx2',
   MALLOC_MMAP_MAX_: '0',
   MALLOC_TRIM_THRESHOLD_: '17179869184',
 };
@@ -41,7 +46,7 @@ export class Peer {
     this.answers = createInterface(this.child.stdout!)[Symbol.asyncIterator]();
   }
 
-  /** Sends words and waits for the answer. Throws {@link Refused} where it says what is wrong, an error where it ended. */
+  /** Sends words and waits for the answer. Throws {@link Refused} where that is a complaint. */
   async ask<T extends Answer>(...words: (string | number)[]): Promise<T> {
     const request = words.join(' ');
     this.child.stdin!.write(`${request}\n`);

@@ -26,7 +26,9 @@ export function markdown(results: readonly Result[]): string {
   return [
     ...of('machine').map(
       (m) =>
-        `${m.processor}, ${m.threads} threads, load ${m.load.toFixed(1)} at the start: multiply-adds ${whole(m.peakOneThread)} GFLOP/s on one thread, ${whole(m.peak)} on all; copies ${whole(m.copy)} GB/s. Ratios over 1: ours is faster.`,
+        `${m.processor}, ${m.threads} threads, load ${m.load.toFixed(1)} at the start. Fused multiply-adds: ` +
+        `${whole(m.peakOneThread)} GFLOP/s on one thread, ${whole(m.peak)} on all; copies: ${whole(m.copy)} GB/s. ` +
+        'Ratios above 1: ours is faster.',
     ),
     table(
       [

@@ -1,5 +1,5 @@
-"""Stable Diffusion 2.1's UNet and autoencoder in PyTorch, for their speed: the published layers in the published order, with
-random weights. The script that imports this counts their parameters."""
+"""Stable Diffusion 2.1's UNet and autoencoder in PyTorch, for their speed: the published layers in the published order,
+with random weights. The script that imports this counts their parameters."""
 
 import math
 
@@ -11,8 +11,9 @@ from torch.nn import functional as F
 def attend(q, k, v, heads):
     """[N, L, heads * D] each; the products and the softmax of the original code."""
     n, length, channels = q.shape
-    q, k, v = (t.view(n, -1, heads, channels // heads).transpose(1, 2).reshape(n * heads, -1, channels // heads) for t in (q, k, v))
-    scores = torch.baddbmm(torch.empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=(channels // heads) ** -0.5)
+    width = channels // heads
+    q, k, v = (t.view(n, -1, heads, width).transpose(1, 2).reshape(n * heads, -1, width) for t in (q, k, v))
+    scores = torch.baddbmm(torch.empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=width**-0.5)
     mixed = torch.bmm(scores.softmax(-1), v)
     return mixed.view(n, heads, length, -1).transpose(1, 2).reshape(n, length, channels)
 
@@ -52,7 +53,8 @@ class Transformer(nn.Module):
         self.norm = nn.GroupNorm(32, channels, 1e-6)
         self.enter, self.leave = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
-        self.self_attention, self.cross_attention = CrossAttention(channels, channels), CrossAttention(channels, context)
+        self.self_attention = CrossAttention(channels, channels)
+        self.cross_attention = CrossAttention(channels, context)
         self.widen, self.narrow = nn.Linear(channels, 8 * channels), nn.Linear(4 * channels, channels)
 
     def forward(self, x, context):
@@ -97,7 +99,8 @@ class UNet(nn.Module):
             if level < last:
                 self.down.append(nn.ModuleList([nn.Conv2d(ch, ch, 3, stride=2, padding=1)]))
                 widths.append(ch)
-        self.middle = nn.ModuleList([ResBlock(ch, ch, 4 * base, 1e-5), Transformer(ch), ResBlock(ch, ch, 4 * base, 1e-5)])
+        first, second = (ResBlock(ch, ch, 4 * base, 1e-5) for _ in range(2))
+        self.middle = nn.ModuleList([first, Transformer(ch), second])
         self.up = nn.ModuleList()
         for level in range(last, -1, -1):
             for i in range(blocks + 1):

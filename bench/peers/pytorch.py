@@ -8,9 +8,9 @@ One request of words a line on stdin, one JSON answer a line on stdout:
     network encode|unet|decode RUNS
     clear
 
-VARIANT is plain; for groupnorm nchw or nhwc. A network is Stable Diffusion 2.1's for one 512 x 512 picture; it runs in the
-memory format that it runs faster in. OMP_NUM_THREADS says how many threads; bench/peers.ts sets it and the rest of the
-environment.
+VARIANT is plain; for groupnorm nchw or nhwc. A network is Stable Diffusion 2.1's for one 512 x 512 picture; it runs in
+the memory format that it runs faster in. OMP_NUM_THREADS says how many threads; bench/peers.ts sets it and the rest of
+the environment.
 """
 
 import json
@@ -113,7 +113,8 @@ def vae():
 
 def network(name, runs):
     if name == "unet":
-        module, inputs = counted(UNet(), 865_910_724), (torch.randn(1, 4, 64, 64), torch.tensor([999]), torch.randn(1, 77, 1024))
+        module = counted(UNet(), 865_910_724)
+        inputs = torch.randn(1, 4, 64, 64), torch.tensor([999]), torch.randn(1, 77, 1024)
     elif name == "encode":
         module, inputs = vae().encoder, (torch.rand(1, 3, 512, 512) * 2 - 1,)
     else:

@@ -1,12 +1,13 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { alphasCumprod } from '../diffusion/schedule.ts';
+import type { TypedArray } from '../graph/dtype.ts';
 import { affine, sub } from '../graph/ops/elementwise.ts';
 import { constant, input, type Tensor } from '../graph/tensor.ts';
 import { UNet, type UNetConfig } from '../models/unet.ts';
 import { AutoencoderKL, posterior, type VaeConfig } from '../models/vae.ts';
 import { initialize } from '../nn/init.ts';
 import { CropModel } from '../restore/model.ts';
-import type { Device, Program, RunOptions, Values } from '../runtime/index.ts';
+import type { Device, Program, RunOptions } from '../runtime/index.ts';
 import { fill } from './timing.ts';
 import { workOf } from './work.ts';
 
@@ -84,7 +85,8 @@ const face256: ModelBench = {
       const { size } = model;
       const data = new Uint8Array(size * size * 3).map((_, i) => (i * 7919) >>> 3);
       const face = { width: size, height: size, data };
-      const { seconds, loopDelay } = await timed({ 'face-256': () => model.restore([face], 1, options) }, options);
+      const restore = () => model.restore([face], 1, { signal: options.signal });
+      const { seconds, loopDelay } = await timed({ 'face-256': restore }, options);
       return { times: [{ name: 'face-256', seconds: seconds['face-256'] }], loopDelay };
     } finally {
       model.dispose();
@@ -104,8 +106,8 @@ export const latentShape = [1, 64, 64, 4];
 export const sd21Context = (): Float32Array => fill(new Float32Array(77 * sd21Unet.context_dim), 3);
 
 /**
- * Stable Diffusion 2.1 with random weights, used as OSEDiff does: a 512 x 512 picture is encoded, its noise predicted in one
- * step, and the clean latent decoded. All weights and all three programs are in memory at once.
+ * Stable Diffusion 2.1 with random weights, used as OSEDiff does: a 512 x 512 picture is encoded, its noise predicted
+ * in one step, and the clean latent decoded. All weights and all three programs are in memory at once.
  */
 const sd21: ModelBench = {
   name: 'sd21',
@@ -122,36 +124,33 @@ const sd21: ModelBench = {
 
     const latent = input('latent', latentShape);
     const noise = affine(sd21Noise(unet, latent, timestep), Math.sqrt(1 - alpha));
-    const parts = {
-      'vae encode 512': affine(posterior(vae.encode(input('picture', [1, 512, 512, 3]))).mean, scale),
-      'unet 64': affine(sub(latent, noise), 1 / Math.sqrt(alpha) / scale),
-      'vae decode 512': vae.decode(latent),
-    };
+    const [picture, context] = [fill(new Float32Array(512 * 512 * 3), 0), sd21Context()];
+    let carried: TypedArray = new Float32Array();
+    const parts = [
+      {
+        name: 'vae encode 512',
+        y: affine(posterior(vae.encode(input('picture', [1, 512, 512, 3]))).mean, scale),
+        feeds: () => ({ picture }),
+      },
+      {
+        name: 'unet 64',
+        y: affine(sub(latent, noise), 1 / Math.sqrt(alpha) / scale),
+        feeds: () => ({ latent: carried, context }),
+      },
+      { name: 'vae decode 512', y: vae.decode(latent), feeds: () => ({ latent: carried }) },
+    ];
     const programs: Program[] = [];
     try {
-      for (const y of Object.values(parts)) programs.push(await device.compile({ outputs: { y } }, { parameters }));
-      const [picture, context] = [fill(new Float32Array(512 * 512 * 3), 0), sd21Context()];
-      let carried: Values = {};
-      const feeds: (() => Values)[] = [
-        () => ({ picture }),
-        () => ({ latent: carried.y, context }),
-        () => ({ latent: carried.y }),
-      ];
-      const steps = Object.keys(parts).map(
-        (name, i) =>
-          [
-            name,
-            async () => {
-              carried = await programs[i].run(feeds[i](), { signal: options.signal });
-            },
-          ] as const,
-      );
-      const { seconds, loopDelay } = await timed(Object.fromEntries(steps), options);
-      const times = Object.entries(parts).map(([name, y]) => ({
-        name,
-        seconds: seconds[name],
-        flops: workOf([y]).flops,
-      }));
+      const steps: Record<string, () => Promise<void>> = {};
+      for (const { name, y, feeds } of parts) {
+        const program = await device.compile({ outputs: { y } }, { parameters });
+        programs.push(program);
+        steps[name] = async () => {
+          carried = (await program.run(feeds(), { signal: options.signal })).y;
+        };
+      }
+      const { seconds, loopDelay } = await timed(steps, options);
+      const times = parts.map(({ name, y }) => ({ name, seconds: seconds[name], flops: workOf([y]).flops }));
       return { times, loopDelay };
     } finally {
       for (const program of programs) program.dispose();

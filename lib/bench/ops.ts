@@ -154,7 +154,7 @@ const otherConvs: ConvShape[] = [
   { size: 512, inputs: 3, outputs: 128 },
   { size: 512, inputs: 128, outputs: 3 },
 ];
-/** Rows, inputs and outputs of linear layers: the transformers' projections, their feed-forwards, the text, the timestep. */
+/** Rows, inputs and outputs of linear layers: the transformers' projections and feed-forwards, text, timestep. */
 const linears: [number, number, number][] = [
   [4096, 320, 320],
   [4096, 320, 2560],

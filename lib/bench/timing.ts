@@ -5,7 +5,10 @@ import type { Device, Parameters, Program, RunOptions } from '../runtime/index.t
 import type { OpBench } from './ops.ts';
 import { type Work, workOf } from './work.ts';
 
-/** Number `i` of tensor `tensor`, from -0.5 to 0.5, hashed: the peers of bench/ make the same, so results can be compared. */
+/**
+ * Fills `data` with the numbers of tensor `tensor`, hashed, from -0.5 to 0.5: the peers of bench/ make the same, so
+ * results can be compared.
+ */
 export function fill(data: Float32Array, tensor: number): Float32Array {
   const offset = Math.imul(tensor, 0x632be5ab);
   for (let i = 0; i < data.length; i++) {
@@ -29,8 +32,8 @@ function copiesFor({ flops, bytes }: Work): number {
 }
 
 /**
- * An operator's program, ready to be timed: as many equal nodes as make a run long, reading operands that stay on the device
- * (so nothing is fed), each giving one number of its result.
+ * An operator's program, ready to be timed: as many equal nodes as make a run long, reading operands that stay on the
+ * device (so nothing is fed), each giving one number of its result.
  */
 export class TimedOp {
   readonly work: Work;

@@ -34,13 +34,15 @@ const usual = 'face-256';
 const opRuns = 5;
 const modelRuns = 3;
 
+const models = modelBenches.map(({ name, describe }) => `${name} (${describe})`).join(', ');
+
 export const benchCommand: CommandModule<object, Args> = {
   command: 'bench [name]',
   describe: 'measure how fast this machine is: operators at the shapes of Stable Diffusion 2.1, and models',
   builder: (yargs) =>
     yargs
       .positional('name', {
-        describe: `${families.join(', ')}, part of an operator's name, or a model: ${modelBenches.map(({ name, describe }) => `${name} (${describe})`).join(', ')}; all operators and ${usual} by default`,
+        describe: `${families.join(', ')}, part of an operator's name, or a model: ${models}; all operators and ${usual} by default`,
         type: 'string',
       })
       .options({
@@ -52,13 +54,13 @@ export const benchCommand: CommandModule<object, Args> = {
 
 async function bench({ name, device: kind, threads, json }: Args): Promise<void> {
   const ops = opBenches.filter((op) => name === undefined || op.family === name || op.name.includes(name));
-  const models = modelBenches.filter((model) => model.name === (name ?? usual));
-  if (!ops.length && !models.length) {
+  const chosen = modelBenches.filter((model) => model.name === (name ?? usual));
+  if (!ops.length && !chosen.length) {
     const known = [...families, ...modelBenches.map((model) => model.name)].join(', ');
     throw new UsageError(`nothing to measure is named ${name}: expected ${known}, or part of an operator's name`);
   }
   using device = await openDevice(kind, { threads });
-  const progress = new Progress(ops.length + models.length, 'measured');
+  const progress = new Progress(ops.length + chosen.length, 'measured');
   const print = (row: Row): void => {
     progress.clear();
     console.log(json ? JSON.stringify({ ...row, device: device.kind, threads: device.threads }) : line(row));
@@ -68,7 +70,7 @@ async function bench({ name, device: kind, threads, json }: Args): Promise<void>
     progress.update(done, op.name);
     print(await measureOp(device, op));
   }
-  for (const [done, model] of models.entries()) {
+  for (const [done, model] of chosen.entries()) {
     const onProgress = (fraction: number): void => progress.update(ops.length + done + fraction, model.name);
     for (const row of await measureModel(device, model, onProgress)) print(row);
   }
