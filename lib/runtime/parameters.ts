@@ -42,7 +42,12 @@ export class Parameters {
     return this.buffers.has(leaf);
   }
 
-  /** Makes a buffer for `leaf` and reads its values from a file, converting the stored type; none is left if that fails. */
+  /**
+   * Makes a buffer for `leaf` with values from a file, converting the stored type; none is left if that fails. A frozen
+   * one is only looked up: programs and {@link read} take its values from the file when they need them, and those that
+   * a kernel packs take no memory beside the packed copy. The file stays open, so deleting or renaming it does no harm;
+   * if it is written to, what needs the values again rejects with ERR_WEIGHTS.
+   */
   async load(
     leaf: Tensor,
     { path, offset, dtype }: FileSlice,
@@ -76,7 +81,7 @@ export class Parameters {
     return leaf.size ? viewOf(leaf.dtype, bytes, 0, leaf.size) : arrayOf(leaf.dtype, 0);
   }
 
-  /** Bytes of all buffers. */
+  /** Bytes of all values; frozen ones may take none, or more where kernels hold packed copies. */
   get bytes(): number {
     return [...this.buffers.keys()].reduce((sum, t) => sum + t.size * arrayOf(t.dtype, 0).BYTES_PER_ELEMENT, 0);
   }

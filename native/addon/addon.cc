@@ -198,10 +198,7 @@ Napi::Value writeBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   auto bytes = std::make_shared<std::vector<std::byte>>(decodeBytes(info[2]));
   if (bytes->size() != buffer->bytes()) throw Error("ERR_WEIGHTS", "the values do not fill the parameter");
   auto job = std::make_shared<Job>(info.Env());
-  job->work = [buffer, bytes] {
-    std::memcpy(buffer->data(), bytes->data(), bytes->size());
-    buffer->touch();
-  };
+  job->work = [buffer, bytes] { buffer->write(bytes->data()); };
   return addon.start(info.Env(), *device, job);
 }
 
@@ -217,19 +214,24 @@ Napi::Value readBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   const auto buffer = Addon::find(addon.buffers, info[1], "parameter");
   auto bytes = std::make_shared<std::vector<std::byte>>();
   auto job = std::make_shared<Job>(info.Env());
-  job->work = [buffer, bytes] { bytes->assign(buffer->data(), buffer->data() + buffer->bytes()); };
+  job->work = [buffer, bytes] {
+    const auto plain = buffer->plain();
+    bytes->assign(plain.get(), plain.get() + buffer->bytes());
+  };
   job->finish = [bytes](Napi::Env env) { return toArrayBuffer(env, *bytes); };
   return addon.start(info.Env(), *device, job);
 }
 
-// loadBuffer(device, buffer, path, offset, fileType) -> Promise
+// loadBuffer(device, buffer, path, offset, fileType) -> Promise; a frozen buffer is read when it is first needed
 Napi::Value loadBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   const auto device = Addon::find(addon.devices, info[0], "device");
   const auto buffer = Addon::find(addon.buffers, info[1], "parameter");
   const std::string path = info[2].ToString(), type = info[4].ToString();
   const auto offset = static_cast<uint64_t>(info[3].ToNumber().Int64Value());
   auto job = std::make_shared<Job>(info.Env());
-  job->work = [=] { readInto(*buffer, path, offset, type); };
+  job->work = [=] {
+    buffer->load(std::make_shared<FileValues>(path, offset, type, buffer->dtype, sizeOf(buffer->shape)));
+  };
   return addon.start(info.Env(), *device, job);
 }
 

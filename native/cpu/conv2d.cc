@@ -84,24 +84,28 @@ void packGradientPanel(const Weights& w, const std::vector<int64_t>& taps, const
   }
 }
 
+// Each panel's weights lie together, so those of a file are read panel by panel, into each thread's `each` of `room`;
+// a gradient's do not.
 template <class T>
-void packWeights(const Weights& w, const std::vector<int64_t>& taps, const T* from, T* to) {
-  const int64_t depth = static_cast<int64_t>(taps.size()) * w.rows();
-  parallelFor(ceilDiv(w.columns(), kPanel<T>), 1, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kPanel<T>;
-    panels<T>(std::min(w.columns(), end * kPanel<T>) - first, [&](int64_t j, int64_t count, int64_t width) {
-      T* panel = to + (first + j) * depth;
-      if (w.gradient) {
-        packGradientPanel(w, taps, from, first + j, count, width, panel);
-      } else {
-        const int64_t ld = w.ins * w.plane;
-        transpose(count, ld, from + (first + j) * ld, ld,
-                  [&](int64_t k) { return panel + (k % w.plane * w.ins + k / w.plane) * width; });
-      }
-      for (int64_t k = 0; k < depth && count < width; k++) {
-        std::fill(panel + k * width + count, panel + (k + 1) * width, T(0));
-      }
-    });
+void packWeights(const Weights& w, const std::vector<int64_t>& taps, Values& from, T* to, T* room, int64_t each) {
+  const int64_t depth = static_cast<int64_t>(taps.size()) * w.rows(), ld = w.ins * w.plane;
+  const T* all = w.gradient ? from.all<T>() : nullptr;
+  parallelTry(ceilDiv(w.columns(), kPanel<T>), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin * kPanel<T>; j < std::min(w.columns(), end * kPanel<T>); j += kPanel<T>) {
+      panels<T>(std::min(w.columns() - j, kPanel<T>), [&](int64_t, int64_t count, int64_t width) {
+        T* panel = to + j * depth;
+        if (w.gradient) {
+          packGradientPanel(w, taps, all, j, count, width, panel);
+        } else {
+          const T* part = from.part(j * ld, count * ld, room + omp_get_thread_num() * each);
+          transpose(count, ld, part, ld,
+                    [&](int64_t k) { return panel + (k % w.plane * w.ins + k / w.plane) * width; });
+        }
+        for (int64_t k = 0; k < depth && count < width; k++) {
+          std::fill(panel + k * width + count, panel + (k + 1) * width, T(0));
+        }
+      });
+    }
   });
 }
 
@@ -112,32 +116,30 @@ Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> pha
   // One buffer may be seen in several shapes.
   const std::string keptAs = key + " " + describe(weight.dtype, weight.shape);
   const int64_t threads = omp_get_max_threads(), columnCount = w.columns();
-  Buffer* frozen = weight.frozen ? weight.buffer : nullptr;
   int64_t packedElements = 0;
   for (Phase& phase : phases) {
     phase.packedAt = packedElements;
     packedElements += packedSize<T>(columnCount, phase.patches.depth());
   }
   packedElements = roundUp(packedElements, kLanes<T>);
-  const int64_t each = regionScratch<T>(true);
-  const auto pack = [w, phases](const T* from, T* to) {
-    for (const Phase& phase : phases) packWeights(w, phase.taps, from, to + phase.packedAt);
-  };
+  const auto frozen =
+      weight.frozen ? weight.buffer->pack(keptAs, static_cast<size_t>(packedElements) * sizeof(T)) : nullptr;
+  const int64_t each = std::max(regionScratch<T>(true), frozen && !w.gradient ? kPanel<T> * w.ins * w.plane : 0);
 
   const auto run = [=](const Args& args) {
-    const T* from = args.in[1].as<T>();
     T* scratch = reinterpret_cast<T*>(args.scratch);
-    std::shared_ptr<void> kept;
+    const auto pack = [&](Values& from, std::byte* to) {
+      for (const Phase& phase : phases)
+        packWeights(w, phase.taps, from, reinterpret_cast<T*>(to) + phase.packedAt, scratch, each);
+    };
+    std::shared_ptr<std::byte> kept;
     T* packed = scratch + threads * each;
     if (frozen) {
-      kept = frozen->packed(keptAs, [&] {
-        auto memory = allocate(static_cast<size_t>(packedElements) * sizeof(T), "packed weights");
-        pack(from, reinterpret_cast<T*>(memory.get()));
-        return memory;
-      });
-      packed = static_cast<T*>(kept.get());
+      kept = frozen->get(pack);
+      packed = reinterpret_cast<T*>(kept.get());
     } else {
-      pack(from, packed);
+      Values plain(args.in[1].data);
+      pack(plain, reinterpret_cast<std::byte*>(packed));
     }
     const T* bias = hasBias ? args.in[2].as<T>() : nullptr;
     for (const Phase& phase : phases) {
@@ -163,7 +165,9 @@ Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> pha
       });
     }
   };
-  return {run, static_cast<size_t>(threads * each + (frozen ? 0 : packedElements)) * sizeof(T)};
+  Bound bound{run, static_cast<size_t>(threads * each + (frozen ? 0 : packedElements)) * sizeof(T)};
+  if (frozen) bound.unread = {1};
+  return bound;
 }
 
 // The pixels of dx at one position modulo the stride, along one axis: pixel first + i * stride gets, from output i + j

@@ -12,22 +12,23 @@ struct Product {
   bool sharedB;  // one matrix b for the whole batch
 };
 
+// Packs a frozen matrix; `room` has space for kPanel columns a thread, where b's values come from a file.
 template <class T>
-std::shared_ptr<void> packWhole(const Product& p, const T* b) {
-  auto packed = allocate(static_cast<size_t>(packedSize<T>(p.columns, p.depth)) * sizeof(T), "a packed matrix");
-  T* to = reinterpret_cast<T*>(packed.get());
-  const int64_t count = ceilDiv(p.columns, kPanel<T>);
-  parallelFor(count, 1, [&](int64_t begin, int64_t end) {
-    const int64_t first = begin * kPanel<T>, columns = std::min(p.columns, end * kPanel<T>) - first;
-    T* part = to + first * p.depth;
-    if (p.transposeB) {
-      packColumns(columns, p.depth, b + first * p.depth, p.depth, part);
-    } else {
-      packRows<T>(
-          columns, p.depth, [&](int64_t k) { return b + k * p.columns + first; }, part);
+void packWhole(const Product& p, Values& b, T* to, T* room) {
+  const T* all = p.transposeB ? nullptr : b.all<T>();
+  parallelTry(ceilDiv(p.columns, kPanel<T>), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t first = begin * kPanel<T>; first < std::min(p.columns, end * kPanel<T>); first += kPanel<T>) {
+      const int64_t columns = std::min(p.columns - first, kPanel<T>);
+      T* panel = to + first * p.depth;
+      if (p.transposeB) {
+        T* own = room + omp_get_thread_num() * kPanel<T> * p.depth;
+        packColumns(columns, p.depth, b.part(first * p.depth, columns * p.depth, own), p.depth, panel);
+      } else {
+        packRows<T>(
+            columns, p.depth, [&](int64_t k) { return all + k * p.columns + first; }, panel);
+      }
     }
   });
-  return packed;
 }
 
 // Copies a block of op(A) to rows of `ld`.
@@ -44,14 +45,19 @@ void copyBlock(const Product& p, const T* a, int64_t row, int64_t rows, int64_t 
 template <class T>
 Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
   const int64_t threads = omp_get_max_threads();
-  Buffer* frozen = b.frozen && p.sharedB ? b.buffer : nullptr;
+  const bool frozen = b.frozen && p.sharedB;
   const std::string key = "matmul " + std::to_string(p.transposeB) + " " + std::to_string(p.columns);
+  const auto pack = frozen ? b.buffer->pack(key, packedSize<T>(p.columns, p.depth) * sizeof(T)) : nullptr;
   const Grid grid = gridOf<T>(p.rows, p.columns, p.batch >= 4 * threads ? 1 : threads, frozen);
-  const int64_t each = regionScratch<T>(frozen);
+  const int64_t each = std::max(regionScratch<T>(frozen), frozen ? kPanel<T> * p.depth : 0);
 
   const auto run = [=](const Args& args) {
-    std::shared_ptr<void> packed;
-    if (frozen) packed = frozen->packed(key, [&] { return packWhole(p, args.in[1].as<T>()); });
+    std::shared_ptr<std::byte> packed;
+    if (pack) {
+      packed = pack->get([&](Values& values, std::byte* to) {
+        packWhole(p, values, reinterpret_cast<T*>(to), reinterpret_cast<T*>(args.scratch));
+      });
+    }
     const T* bias = hasBias ? args.in[2].as<T>() : nullptr;
     parallelFor(p.batch * grid.rows * grid.columns, 1, [&](int64_t begin, int64_t end) {
       T* scratch = reinterpret_cast<T*>(args.scratch) + each * omp_get_thread_num();
@@ -60,7 +66,6 @@ Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
         const Range rows = partOf(p.rows, kTileRows, cell / grid.columns, grid.rows);
         const Range columns = partOf(p.columns, kPanel<T>, cell % grid.columns, grid.columns);
         const T* left = args.in[0].as<T>() + item * p.rows * p.depth;
-        const T* right = args.in[1].as<T>() + (p.sharedB ? 0 : item * p.columns * p.depth);
         T* y = args.out[0].as<T>() + item * p.rows * p.columns;
         const auto a = [&](int64_t row, int64_t count, int64_t k, int64_t depth, T* to, int64_t ld) {
           copyBlock(p, left, rows.begin + row, count, k, depth, to, ld);
@@ -68,10 +73,11 @@ Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
         const auto c = [&](int64_t row) { return y + (rows.begin + row) * p.columns + columns.begin; };
         const T* start = bias ? bias + columns.begin : nullptr;
         if (packed) {
-          const Packed<T> whole{static_cast<const T*>(packed.get()) + columns.begin * p.depth, p.depth};
+          const Packed<T> whole{reinterpret_cast<const T*>(packed.get()) + columns.begin * p.depth, p.depth};
           gemmRegion(rows.size(), columns.size(), p.depth, a, whole, start, c, scratch);
         } else {
-          const auto pack = [&](int64_t column, int64_t count, int64_t k, int64_t depth, T* to) {
+          const T* right = args.in[1].as<T>() + (p.sharedB ? 0 : item * p.columns * p.depth);
+          const auto block = [&](int64_t column, int64_t count, int64_t k, int64_t depth, T* to) {
             const int64_t j = columns.begin + column;
             if (p.transposeB) {
               packColumns(count, depth, right + j * p.depth + k, p.depth, to);
@@ -80,12 +86,14 @@ Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
                   count, depth, [&](int64_t x) { return right + (k + x) * p.columns + j; }, to);
             }
           };
-          gemmRegion(rows.size(), columns.size(), p.depth, a, pack, start, c, scratch);
+          gemmRegion(rows.size(), columns.size(), p.depth, a, block, start, c, scratch);
         }
       }
     });
   };
-  return {run, static_cast<size_t>(threads * each) * sizeof(T)};
+  Bound bound{run, static_cast<size_t>(threads * each) * sizeof(T)};
+  if (frozen) bound.unread = {1};
+  return bound;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <exception>
 #include <string>
 
 #include "exec/kernel.h"
@@ -29,6 +30,21 @@ void parallelFor(int64_t n, int64_t grain, Fn&& fn) {
     const int64_t begin = n * id / count, end = n * (id + 1) / count;
     if (begin < end) fn(begin, end);
   }
+}
+
+// As parallelFor, for an fn that may throw: an exception must not leave a parallel region by itself.
+template <class Fn>
+void parallelTry(int64_t n, int64_t grain, Fn&& fn) {
+  std::exception_ptr thrown;
+  parallelFor(n, grain, [&](int64_t begin, int64_t end) {
+    try {
+      fn(begin, end);
+    } catch (...) {
+#pragma omp critical(refl_thrown)
+      thrown = std::current_exception();
+    }
+  });
+  if (thrown) std::rethrow_exception(thrown);
 }
 
 // Calls fn with a value of the C++ type of a floating dtype: `return onFloat(t, [&](auto tag) { using T =

@@ -58,45 +58,76 @@ inline void output(const V* m, int64_t step, V* to, int64_t toStep) {
   to[3 * toStep] = kA * kAA * differenceA + kB * kBB * differenceB + m[5 * step];
 }
 
-// The 36 packed matrices G g G^T, computed in double.
-inline std::shared_ptr<void> packWeights(const Winograd& w, const float* weights) {
-  double g[6][3];
-  const double points[5] = {0, kA, -kA, kB, -kB};
-  for (int i = 0; i < 5; i++) {
-    double scale = 1;
-    for (int k = 0; k < 5; k++) scale *= k == i ? 1 : points[i] - points[k];
-    for (int k = 0; k < 3; k++) g[i][k] = std::pow(points[i], k) / scale;
-  }
-  g[5][0] = g[5][1] = 0;
-  g[5][2] = 1;
+// Elements of each of the 36 matrices.
+inline int64_t matrixSize(const Winograd& w) { return packedSize<float>(w.outChannels, w.channels); }
 
-  const int64_t size = packedSize<float>(w.outChannels, w.channels);
-  auto memory = allocate(static_cast<size_t>(36 * size) * sizeof(float), "transformed weights");
-  auto* to = reinterpret_cast<float*>(memory.get());
-  parallelFor(w.channels, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; c++) {
-      panels<float>(w.outChannels, [&](int64_t first, int64_t count, int64_t width) {
-        for (int64_t j = 0; j < count; j++) {
-          const int64_t o = first + j;
-          const float* kernel = weights + 9 * (w.turned ? c * w.outChannels + o : o * w.channels + c);
-          double half[6][3] = {};
-          for (int i = 0; i < 6; i++) {
-            for (int y = 0; y < 3; y++) {
-              for (int x = 0; x < 3; x++)
-                half[i][x] += g[i][y] * (w.turned ? kernel[8 - 3 * y - x] : kernel[3 * y + x]);
-            }
-          }
-          float* at = to + first * w.channels + c * width + j;
-          for (int i = 0; i < 36; i++) {
-            double sum = 0;
-            for (int x = 0; x < 3; x++) sum += half[i / 6][x] * g[i % 6][x];
-            at[i * size] = static_cast<float>(sum);
-          }
-        }
-      });
+// Weights that are read together: a panel of outputs, or of a turned kernel one input channel.
+inline int64_t partSize(const Winograd& w) {
+  return 9 * (w.turned ? w.outChannels : std::min(kPanel<float>, w.outChannels) * w.channels);
+}
+
+// g[6][3], which takes a kernel's row to its values at the six points.
+struct KernelTransform {
+  double g[6][3];
+
+  KernelTransform() {
+    const double points[5] = {0, kA, -kA, kB, -kB};
+    for (int i = 0; i < 5; i++) {
+      double scale = 1;
+      for (int k = 0; k < 5; k++) scale *= k == i ? 1 : points[i] - points[k];
+      for (int k = 0; k < 3; k++) g[i][k] = std::pow(points[i], k) / scale;
+    }
+    g[5][0] = g[5][1] = 0;
+    g[5][2] = 1;
+  }
+
+  // The 36 values G k G^T, `step` apart, of `width` kernels at once, in double: tap t of kernel j is taps[t][j].
+  void apply(const float (*taps)[kPanel<float>], int64_t width, bool turned, float* to, int64_t step) const {
+    using D = Vector<double>;
+    typedef float Half __attribute__((vector_size(kVectorBytes / 2), aligned(4), may_alias));
+    for (int64_t j = 0; j < width; j += kLanes<double>) {
+      D k[9], half[6][3];
+      for (int t = 0; t < 9; t++)
+        k[t] = __builtin_convertvector(*reinterpret_cast<const Half*>(taps[turned ? 8 - t : t] + j), D);
+      for (int i = 0; i < 6; i++) {
+        for (int x = 0; x < 3; x++) half[i][x] = g[i][0] * k[x] + g[i][1] * k[3 + x] + g[i][2] * k[6 + x];
+      }
+      for (int i = 0; i < 36; i++) {
+        const D* row = half[i / 6];
+        const double* point = g[i % 6];
+        const D sum = point[0] * row[0] + point[1] * row[1] + point[2] * row[2];
+        *reinterpret_cast<Half*>(to + i * step + j) = __builtin_convertvector(sum, Half);
+      }
+    }
+  }
+};
+
+// The 36 packed matrices. `room` has `each` elements a thread, for weights out of a file.
+inline void packWeights(const Winograd& w, const Values& weights, float* to, float* room, int64_t each) {
+  const KernelTransform transform;
+  const int64_t size = matrixSize(w), part = partSize(w);
+  parallelTry(w.turned ? w.channels : ceilDiv(w.outChannels, kPanel<float>), 1, [&](int64_t begin, int64_t end) {
+    float* own = room + omp_get_thread_num() * each;
+    float taps[9][kPanel<float>];
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t count = std::min(part, 9 * w.channels * w.outChannels - i * part);
+      const float* kernels = weights.part(i * part, count, own);
+      // One input channel of one panel of outputs: kernels `step` apart from `first` on.
+      const auto row = [&](const float* first, int64_t step, int64_t width, float* at) {
+        transpose(width, 9, first, step, [&](int64_t t) { return taps[t]; });
+        transform.apply(taps, width, w.turned, at, size);
+      };
+      if (w.turned) {
+        panels<float>(w.outChannels, [&](int64_t first, int64_t, int64_t width) {
+          row(kernels + 9 * first, 9, width, to + first * w.channels + i * width);
+        });
+      } else {
+        const int64_t width = count / (9 * w.channels);
+        float* panel = to + i * kPanel<float> * w.channels;
+        for (int64_t c = 0; c < w.channels; c++) row(kernels + 9 * c, 9 * w.channels, width, panel + c * width);
+      }
     }
   });
-  return memory;
 }
 
 // V[point][tile][channel] of tiles [first, first + count); `zeros` has a zero for each channel.
@@ -153,14 +184,17 @@ inline Bound bindWinograd(const Winograd& w, Buffer* weights, bool hasBias) {
   const int64_t most = std::clamp<int64_t>((4 << 20) / (36 * 4 * ld) / kTileRows * kTileRows, kTileRows, 8 * kTileRows);
   const int64_t chunks = roundUp(ceilDiv(w.tiles(), most), std::min(threads, ceilDiv(w.tiles(), kTileRows)));
   const int64_t largest = ceilDiv(w.tiles(), chunks), sizeV = 36 * largest * ld, sizeM = 36 * largest * block;
-  const int64_t each = roundUp(w.channels + sizeV + sizeM, kLanes<float>);
+  const int64_t each = roundUp(std::max(w.channels + sizeV + sizeM, winograd::partSize(w)), kLanes<float>);
 
   // One buffer may be seen in several shapes.
   const std::string key = (w.turned ? "winograd turned " : "winograd ") + std::to_string(w.channels);
+  const auto pack = weights->pack(key, static_cast<size_t>(36 * winograd::matrixSize(w)) * sizeof(float));
 
   const auto run = [=](const Args& args) {
-    const auto packed = weights->packed(key, [&] { return winograd::packWeights(w, args.in[1].as<float>()); });
-    const auto* u = static_cast<const float*>(packed.get());
+    const auto packed = pack->get([&](Values& values, std::byte* to) {
+      winograd::packWeights(w, values, reinterpret_cast<float*>(to), reinterpret_cast<float*>(args.scratch), each);
+    });
+    const auto* u = reinterpret_cast<const float*>(packed.get());
     const float* bias = hasBias ? args.in[2].as<float>() : nullptr;
     parallelFor(chunks, 1, [&](int64_t begin, int64_t end) {
       float* m = reinterpret_cast<float*>(args.scratch) + each * omp_get_thread_num();
@@ -173,7 +207,7 @@ inline Bound bindWinograd(const Winograd& w, Buffer* weights, bool hasBias) {
         for (int64_t o = 0; o < w.outChannels; o += block) {
           const int64_t width = std::min(block, w.outChannels - o);
           for (int64_t i = 0; i < 36; i++) {
-            const float* matrix = u + i * packedSize<float>(w.outChannels, w.channels) + o * w.channels;
+            const float* matrix = u + i * winograd::matrixSize(w) + o * w.channels;
             multiply(count, width, w.channels, v + i * count * ld, ld, matrix, false, m + i * count * width, width);
           }
           winograd::transformOutput(w, m, tiles.begin, count, o, width, bias, args.out[0].as<float>());
@@ -181,7 +215,9 @@ inline Bound bindWinograd(const Winograd& w, Buffer* weights, bool hasBias) {
       }
     });
   };
-  return {run, static_cast<size_t>(threads * each) * sizeof(float)};
+  Bound bound{run, static_cast<size_t>(threads * each) * sizeof(float)};
+  bound.unread = {1};
+  return bound;
 }
 
 }  // namespace refl::REFL_ISA

@@ -1,26 +1,59 @@
 #include "exec/files.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <limits>
-#include <vector>
+#include <map>
+#include <mutex>
 
 #include "exec/status.h"
 
 namespace refl {
-namespace {
 
 class File {
  public:
-  explicit File(const std::string& path) : path_(path), fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  // One descriptor a file, however many tensors are read from it, for as long as any of them may be read again.
+  static std::shared_ptr<const File> shared(const std::string& path) {
+    static std::mutex mutex;
+    static std::map<std::string, std::weak_ptr<const File>> files;
+    std::lock_guard<std::mutex> lock(mutex);
+    auto file = std::make_shared<const File>(path);
+    const auto known = files.find(path);
+    const auto before = known == files.end() ? nullptr : known->second.lock();
+    if (before && before->same(file->opened_)) return before;
+    for (auto it = files.begin(); it != files.end();) it = it->second.expired() ? files.erase(it) : std::next(it);
+    files[path] = file;
+    return file;
+  }
+
+  // Without O_NONBLOCK, opening a pipe would wait for its writer.
+  explicit File(const std::string& path) : path_(path), fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (fd_ < 0) throw Error("ERR_WEIGHTS", path + ": cannot open: " + std::strerror(errno));
+    if (fstat(fd_, &opened_) != 0 || !S_ISREG(opened_.st_mode)) {
+      close(fd_);
+      throw Error("ERR_WEIGHTS", path + ": is no regular file");
+    }
   }
   ~File() { close(fd_); }
   File(const File&) = delete;
+
+  const std::string& path() const { return path_; }
+  uint64_t size() const { return static_cast<uint64_t>(opened_.st_size); }
+
+  // Whatever was read before this returns was read from the file as it was opened.
+  void checkUnchanged() const {
+    struct stat now;
+    if (fstat(fd_, &now) != 0 || !same(now)) {
+      throw Error("ERR_WEIGHTS", path_ +
+                                     ": the file changed after its weights were loaded, and some are needed again; "
+                                     "load them anew, and replace files in use by renaming, not by writing to them");
+    }
+  }
 
   void read(void* into, size_t bytes, uint64_t offset) const {
     auto* p = static_cast<char*>(into);
@@ -37,9 +70,26 @@ class File {
   }
 
  private:
+  bool same(const struct stat& s) const {
+    return s.st_dev == opened_.st_dev && s.st_ino == opened_.st_ino && s.st_size == opened_.st_size &&
+           s.st_mtim.tv_sec == opened_.st_mtim.tv_sec && s.st_mtim.tv_nsec == opened_.st_mtim.tv_nsec;
+  }
+
   std::string path_;
   int fd_;
+  struct stat opened_;
 };
+
+// How values of one stored type become those of a dtype.
+struct Conversion {
+  const char* fileType;
+  DType dtype;
+  size_t bytes;  // of a stored value
+  bool mayRefuse;
+  void (*read)(const File& file, uint64_t offset, void* to, int64_t count);
+};
+
+namespace {
 
 float fromBits(uint32_t bits) {
   float f;
@@ -55,64 +105,85 @@ float fromHalf(uint16_t h) {
   return sign ? -tiny : tiny;
 }
 
-// Streams elements through a fixed block, so a conversion never doubles the memory of a large tensor.
+template <size_t bytes>
+void readPlain(const File& file, uint64_t offset, void* to, int64_t count) {
+  file.read(to, static_cast<size_t>(count) * bytes, offset);
+}
+
+// Streams values through a fixed block, so a conversion never doubles the memory of a large tensor.
 template <class From, class To, class Convert>
-void stream(const File& file, uint64_t offset, To* to, int64_t count, Convert convert) {
-  constexpr int64_t block = 1 << 16;
-  std::vector<From> staging(static_cast<size_t>(std::min(count, block)));
+void stream(const File& file, uint64_t offset, void* to, int64_t count, Convert convert) {
+  constexpr int64_t block = 1 << 14;
+  From staging[block];
   for (int64_t done = 0; done < count; done += block) {
     const int64_t n = std::min(block, count - done);
-    file.read(staging.data(), static_cast<size_t>(n) * sizeof(From),
-              offset + static_cast<uint64_t>(done) * sizeof(From));
-    for (int64_t i = 0; i < n; i++) to[done + i] = convert(staging[static_cast<size_t>(i)]);
+    file.read(staging, static_cast<size_t>(n) * sizeof(From), offset + static_cast<uint64_t>(done) * sizeof(From));
+    for (int64_t i = 0; i < n; i++) static_cast<To*>(to)[done + i] = convert(staging[i]);
   }
 }
 
-// False where `type` is no floating one.
-template <class To>
-bool readFloats(const File& file, uint64_t offset, const std::string& type, To* to, int64_t n) {
-  if (type == "F32") {
-    stream<float>(file, offset, to, n, [](float v) { return static_cast<To>(v); });
-  } else if (type == "F64") {
-    stream<double>(file, offset, to, n, [](double v) { return static_cast<To>(v); });
-  } else if (type == "F16") {
-    stream<uint16_t>(file, offset, to, n, [](uint16_t v) { return static_cast<To>(fromHalf(v)); });
-  } else if (type == "BF16") {
-    stream<uint16_t>(file, offset, to, n, [](uint16_t v) { return static_cast<To>(fromBits(uint32_t{v} << 16)); });
-  } else {
-    return false;
-  }
-  return true;
+template <class From, class To>
+void readNumbers(const File& file, uint64_t offset, void* to, int64_t count) {
+  stream<From, To>(file, offset, to, count, [](From v) { return static_cast<To>(v); });
 }
+
+template <class To>
+void readHalf(const File& file, uint64_t offset, void* to, int64_t count) {
+  stream<uint16_t, To>(file, offset, to, count, [](uint16_t v) { return static_cast<To>(fromHalf(v)); });
+}
+
+template <class To>
+void readBFloat(const File& file, uint64_t offset, void* to, int64_t count) {
+  stream<uint16_t, To>(file, offset, to, count,
+                       [](uint16_t v) { return static_cast<To>(fromBits(uint32_t{v} << 16)); });
+}
+
+void readLong(const File& file, uint64_t offset, void* to, int64_t count) {
+  stream<int64_t, int32_t>(file, offset, to, count, [&](int64_t v) {
+    if (v < std::numeric_limits<int32_t>::min() || v > std::numeric_limits<int32_t>::max()) {
+      throw Error("ERR_WEIGHTS", file.path() + ": an I64 value does not fit into 32 bits");
+    }
+    return static_cast<int32_t>(v);
+  });
+}
+
+const Conversion conversions[] = {
+    {"F32", DType::f32, 4, false, readPlain<4>},
+    {"F64", DType::f32, 8, false, readNumbers<double, float>},
+    {"F16", DType::f32, 2, false, readHalf<float>},
+    {"BF16", DType::f32, 2, false, readBFloat<float>},
+    {"F32", DType::f64, 4, false, readNumbers<float, double>},
+    {"F64", DType::f64, 8, false, readPlain<8>},
+    {"F16", DType::f64, 2, false, readHalf<double>},
+    {"BF16", DType::f64, 2, false, readBFloat<double>},
+    {"I32", DType::i32, 4, false, readPlain<4>},
+    {"I64", DType::i32, 8, true, readLong},
+    {"U8", DType::u8, 1, false, readPlain<1>},
+};
 
 }  // namespace
 
-void readInto(Buffer& buffer, const std::string& path, uint64_t offset, const std::string& type) {
-  const File file(path);
-  const int64_t n = sizeOf(buffer.shape);
-  std::byte* to = buffer.data();
-  const bool same = (buffer.dtype == DType::f32 && type == "F32") || (buffer.dtype == DType::f64 && type == "F64") ||
-                    (buffer.dtype == DType::i32 && type == "I32") || (buffer.dtype == DType::u8 && type == "U8");
-  bool known = true;
-  if (same) {
-    file.read(to, buffer.bytes(), offset);
-  } else if (buffer.dtype == DType::f32) {
-    known = readFloats(file, offset, type, reinterpret_cast<float*>(to), n);
-  } else if (buffer.dtype == DType::f64) {
-    known = readFloats(file, offset, type, reinterpret_cast<double*>(to), n);
-  } else if (buffer.dtype == DType::i32 && type == "I64") {
-    stream<int64_t>(file, offset, reinterpret_cast<int32_t*>(to), n, [&](int64_t v) {
-      if (v < std::numeric_limits<int32_t>::min() || v > std::numeric_limits<int32_t>::max()) {
-        throw Error("ERR_WEIGHTS", path + ": an I64 value does not fit into 32 bits");
-      }
-      return static_cast<int32_t>(v);
-    });
-  } else {
-    known = false;
+FileValues::FileValues(const std::string& path, uint64_t offset, const std::string& fileType, DType dtype,
+                       int64_t count)
+    : file_(File::shared(path)), offset_(offset) {
+  conversion_ = std::find_if(std::begin(conversions), std::end(conversions),
+                             [&](const Conversion& c) { return c.fileType == fileType && c.dtype == dtype; });
+  if (conversion_ == std::end(conversions)) {
+    throw Error("ERR_WEIGHTS", path + ": cannot read " + fileType + " values as " + describe(dtype, {count}));
   }
-  if (!known)
-    throw Error("ERR_WEIGHTS", path + ": cannot read " + type + " values into " + describe(buffer.dtype, buffer.shape));
-  buffer.touch();
+  const uint64_t bytes = static_cast<uint64_t>(count) * conversion_->bytes;
+  if (bytes > file_->size() || offset > file_->size() - bytes) {
+    throw Error("ERR_WEIGHTS", path + ": has " + std::to_string(file_->size()) + " bytes, too few for " +
+                                   std::to_string(bytes) + " at byte " + std::to_string(offset) +
+                                   "; it was cut short or is still being written");
+  }
 }
+
+void FileValues::read(int64_t first, int64_t count, void* to) const {
+  conversion_->read(*file_, offset_ + static_cast<uint64_t>(first) * conversion_->bytes, to, count);
+  file_->checkUnchanged();
+}
+
+bool FileValues::mayRefuse() const { return conversion_->mayRefuse; }
 
 }  // namespace refl

@@ -40,7 +40,7 @@ struct NodeSpec {
   std::vector<int64_t> integers(const char* name) const;  // throws on what is not a whole number
 };
 
-// Resolved addresses of one run. An optional input that was left out has null data.
+// Resolved addresses of one run. An optional input that was left out has null data, as has one of `Bound::unread`.
 struct Args {
   const Tensor* in;
   const Tensor* out;
@@ -50,6 +50,7 @@ struct Args {
 struct Bound {
   std::function<void(const Args&)> run;
   size_t scratch = 0;
+  std::vector<size_t> unread = {};  // inputs whose plain bytes `run` never looks at, because it has them packed
 };
 
 using Bind = Bound (*)(const NodeSpec&);

@@ -99,6 +99,10 @@ void Program::verify() const {
   }
 }
 
+size_t Program::slotOf(int64_t index) const {
+  return static_cast<size_t>(decl_.tensors[static_cast<size_t>(index)].slot);
+}
+
 Operand Program::operand(int64_t index) const {
   if (index < 0) return {};
   const TensorDecl& t = decl_.tensors[static_cast<size_t>(index)];
@@ -109,12 +113,12 @@ Operand Program::operand(int64_t index) const {
 Tensor Program::resolve(int64_t index) const {
   if (index < 0) return {};
   const TensorDecl& t = decl_.tensors[static_cast<size_t>(index)];
-  std::byte* base = t.slot < 0 ? arena_.get() + t.offset : buffers_[static_cast<size_t>(t.slot)]->data();
+  std::byte* base = t.slot < 0 ? arena_.get() + t.offset : bytes_[static_cast<size_t>(t.slot)].get();
   return {base, t.dtype, t.shape};
 }
 
 Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers, const Kernels& kernels)
-    : decl_(std::move(decl)), buffers_(std::move(buffers)) {
+    : decl_(std::move(decl)), buffers_(std::move(buffers)), plain_(buffers_.size()), bytes_(buffers_.size()) {
   verify();
   arena_ = allocate(static_cast<size_t>(decl_.arenaBytes), "the program's tensors");
   for (const NodeDecl& node : decl_.nodes) {
@@ -123,10 +127,7 @@ Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers,
     spec.layer = node.layer;
     spec.attrs = node.attrs;
     Step step;
-    for (int64_t t : node.inputs) {
-      spec.inputs.push_back(operand(t));
-      step.in.push_back(resolve(t));
-    }
+    for (int64_t t : node.inputs) spec.inputs.push_back(operand(t));
     for (int64_t t : node.outputs) {
       spec.outputs.push_back(operand(t));
       step.out.push_back(resolve(t));
@@ -134,10 +135,32 @@ Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers,
     const auto kernel = kernels.find(node.op);
     if (kernel == kernels.end()) throw Error("ERR_PROGRAM", node.op + " has no kernel on this device");
     step.bound = kernel->second(spec);
+    const auto& unread = step.bound.unread;
+    for (size_t i = 0; i < node.inputs.size(); i++) {
+      const bool read = std::find(unread.begin(), unread.end(), i) == unread.end();
+      if (spec.inputs[i].buffer && read) plain_[slotOf(node.inputs[i])] = true;
+    }
     scratchBytes_ = std::max(scratchBytes_, step.bound.scratch);
     steps_.push_back(std::move(step));
   }
+  for (const Port& port : decl_.outputs) {
+    if (tensor(port).slot >= 0) plain_[slotOf(port.tensor)] = true;
+  }
   scratch_ = allocate(scratchBytes_, "the program's scratch space");
+}
+
+// All at the first run's begin: a file that cannot be read must not stop a run among its updates.
+void Program::hold() {
+  if (held_) return;
+  for (size_t slot = 0; slot < buffers_.size(); slot++) {
+    if (plain_[slot]) bytes_[slot] = buffers_[slot]->plain();
+  }
+  for (size_t i = 0; i < steps_.size(); i++) {
+    std::vector<Tensor> in;
+    for (int64_t t : decl_.nodes[i].inputs) in.push_back(resolve(t));
+    steps_[i].in = std::move(in);
+  }
+  held_ = true;
 }
 
 void Program::run(const std::vector<std::vector<std::byte>>& feeds, std::vector<std::vector<std::byte>>& outputs,
@@ -148,6 +171,7 @@ void Program::run(const std::vector<std::vector<std::byte>>& feeds, std::vector<
     if (feeds[i].size() != bytes) throw Error("ERR_FEED", decl_.feeds[i].name + " has the wrong number of bytes");
     std::memcpy(arena_.get() + t.offset, feeds[i].data(), bytes);
   }
+  hold();
   size_t segment = 0;
   for (size_t i = 0; i < steps_.size(); i++) {
     const bool boundary = segment < decl_.segments.size() && decl_.segments[segment] == static_cast<int64_t>(i);

@@ -68,8 +68,10 @@ class Program {
   void verify() const;
   void verifyTensor(const TensorDecl& t) const;
   void verifyNode(const NodeDecl& node, bool update) const;
+  size_t slotOf(int64_t index) const;
   Operand operand(int64_t index) const;
   Tensor resolve(int64_t index) const;
+  void hold();
 
   struct Step {
     Bound bound;
@@ -78,6 +80,9 @@ class Program {
 
   ProgramDecl decl_;
   std::vector<std::shared_ptr<Buffer>> buffers_;
+  std::vector<bool> plain_;                        // slots whose plain bytes a kernel or an output reads or writes
+  std::vector<std::shared_ptr<std::byte>> bytes_;  // those bytes, from the first run on
+  bool held_ = false;
   std::vector<Step> steps_;
   std::shared_ptr<std::byte> arena_, scratch_;
   size_t scratchBytes_ = 0;

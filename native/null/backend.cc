@@ -6,7 +6,11 @@ const Kernels& nullKernels() {
   static const Kernels table = [] {
     Kernels kernels;
     for (const OpInfo& op : opTable()) {
-      kernels[op.name] = [](const NodeSpec&) { return Bound{[](const Args&) {}, 0}; };
+      kernels[op.name] = [](const NodeSpec& node) {
+        Bound bound{[](const Args&) {}};
+        for (size_t i = 0; i < node.inputs.size(); i++) bound.unread.push_back(i);
+        return bound;
+      };
     }
     return kernels;
   }();
