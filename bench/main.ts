@@ -61,8 +61,7 @@ report(await machine());
 }
 for (const peer of peers.values()) await peer.close();
 for (const { name } of models) {
-  say(`model ${name}`);
-  for (const result of await measureNetwork(name, threads, peak)) report(result);
+  for (const result of await measureNetwork(name, threads, peak, say)) report(result);
 }
 if (opening) {
   say('opening weights');

@@ -67,18 +67,25 @@ const parts: Readonly<Record<string, string>> = {
   'vae decode 512': 'decode',
 };
 
-/** Measures a model of lib/bench/models.ts; sd21 beside PyTorch. */
-export async function measureNetwork(model: string, threads: number, peak: Peer): Promise<NetworkResult[]> {
+/** Measures a model of lib/bench/models.ts; sd21 beside PyTorch. `say` is told who runs. */
+export async function measureNetwork(
+  model: string,
+  threads: number,
+  peak: Peer,
+  say: (what: string) => void,
+): Promise<NetworkResult[]> {
   const ours = new Map<string, Line[]>();
   const torch = new Map<string, number[]>();
   const limits: number[] = [];
   let torchPeak = 0;
   for (let turn = 0; turn < turns; turn++) {
+    say(`${model}, turn ${turn + 1} of ${turns}: ours`);
     for (const line of await child<Line>('../lib/cli/main.ts', 'bench', model, '--json', '--threads', `${threads}`)) {
       ours.set(line.name, [...(ours.get(line.name) ?? []), line]);
     }
     limits.push((await peak.ask<{ gflops: number }>('fma', threads)).gflops);
     if (model !== 'sd21') continue;
+    say(`${model}, turn ${turn + 1} of ${turns}: PyTorch`);
     const peer = openTorch(threads);
     for (const [name, part] of Object.entries(parts)) {
       const { seconds, peakRss } = await peer.ask<{ seconds: number[]; peakRss: number }>('network', part, torchRuns);

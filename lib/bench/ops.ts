@@ -109,26 +109,30 @@ function attend(queries: number, keys: number, heads: number, width: number): Op
 }
 
 function normed(size: number, channels: number): OpBench {
-  const affine = operand([channels], true);
   return {
     name: `group norm + SiLU ${channels} @${size}`,
     family: 'memory',
     peer: `groupnorm ${size} ${channels}`,
-    operands: [operand([1, size, size, channels]), affine, affine],
+    operands: [operand([1, size, size, channels]), ...affine(channels)],
     build: (x, gamma, beta) => groupNorm(x, gamma, beta, { groups: 32, eps: 1e-5, silu: true }),
   };
 }
 
-/** Something done to each element, or row, of `count` tensors [rows, columns]. */
-function each(name: string, build: (...x: Tensor[]) => Tensor, count: number, rows: number, columns: number): OpBench {
+type Build = OpBench['build'];
+
+/** Something done to each element, or row, of a tensor [rows, columns]; `more` operands have shapes of their own. */
+function each(name: string, build: Build, rows: number, columns: number, ...more: Operand[]): OpBench {
   return {
     name: `${name} ${rows}x${columns}`,
     family: 'memory',
     peer: `${name.replace(' ', '')} ${rows} ${columns}`,
-    operands: Array.from({ length: count }, () => operand([rows, columns])),
+    operands: [operand([rows, columns]), ...more],
     build,
   };
 }
+
+/** Scale and shift of a normalisation. */
+const affine = (channels: number): Operand[] => [operand([channels], true), operand([channels], true)];
 
 /** Convolutions as the UNet (64 x 64 latents) and the VAE (512 x 512 pictures) have them. */
 const unetConvs: ConvShape[] = [
@@ -194,13 +198,9 @@ export const opBenches: readonly OpBench[] = [
   attend(4096, 4096, 1, 512),
   normed(64, 320),
   normed(512, 128),
-  each('add', add, 2, 4096, 320),
-  each('add', add, 2, 512 * 512, 128),
-  each('gelu', gelu, 1, 4096, 1280),
-  each('geglu', geglu, 1, 4096, 2560),
-  {
-    ...each('layer norm', add, 1, 4096, 320),
-    operands: [operand([4096, 320]), operand([320], true), operand([320], true)],
-    build: (x, gamma, beta) => layerNorm(x, gamma, beta, { eps: 1e-5 }),
-  },
+  each('add', add, 4096, 320, operand([4096, 320])),
+  each('add', add, 512 * 512, 128, operand([512 * 512, 128])),
+  each('gelu', gelu, 4096, 1280),
+  each('geglu', geglu, 4096, 2560),
+  each('layer norm', (x, gamma, beta) => layerNorm(x, gamma, beta, { eps: 1e-5 }), 4096, 320, ...affine(320)),
 ];
