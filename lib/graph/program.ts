@@ -11,6 +11,11 @@ export interface Graph {
   readonly outputs: Readonly<Record<string, Tensor>>;
   /** Nodes that write parameters: they run last, in the order given, each seeing what those before it wrote. */
   readonly updates?: readonly Node[];
+  /**
+   * Named tensors on the way to the results (a preview, say) that a run can hand out as soon as they are computed. Nodes
+   * run in the order in which they were traced, so what a tap needs beyond the rest is best traced early.
+   */
+  readonly taps?: Readonly<Record<string, Tensor>>;
 }
 
 /** Where the bytes of a tensor lie: in the program's arena, or in persistent buffer number `slot`. */
@@ -40,7 +45,9 @@ export interface ProgramSpec {
   readonly arenaBytes: number;
   readonly feeds: readonly { readonly name: string; readonly tensor: number }[];
   readonly outputs: readonly { readonly name: string; readonly tensor: number }[];
-  /** First node of every segment; abort and progress act between segments. */
+  /** Handed out before node `before` runs, in this order. */
+  readonly taps: readonly { readonly name: string; readonly tensor: number; readonly before: number }[];
+  /** First node of every segment; abort, progress and taps act between segments. */
   readonly segments: readonly number[];
   /** Nodes from this index on write parameters: once begun, they run to the end. */
   readonly firstUpdate: number;
@@ -66,7 +73,8 @@ const SEGMENT_BYTES = 2 ** 24;
 /** Orders a graph's nodes, lays out its memory and writes it as a flat program. A pure function. */
 export function lower(graph: Graph, { plan = true }: LowerOptions = {}): ProgramSpec {
   const updates = graph.updates ?? [];
-  const results = Object.values(graph.outputs);
+  const taps = Object.entries(graph.taps ?? {});
+  const results = [...Object.values(graph.outputs), ...taps.map(([, t]) => t)];
   const needed = updates.flatMap((node) => node.inputs.filter((t): t is Tensor => !!t));
   const writers = new Set(updates);
   const steps = reachable([...results, ...needed]).filter((node) => !writers.has(node));
@@ -87,6 +95,9 @@ export function lower(graph: Graph, { plan = true }: LowerOptions = {}): Program
     return id;
   };
   const run = nodes.filter((node) => !opTable[node.op].view);
+  const tapped = taps
+    .map(([name, t]) => ({ name, tensor: idOf(t), before: afterTap(name, t, nodes) }))
+    .sort((a, b) => a.before - b.before);
   const names = new Set<string>();
   return {
     feeds: leaves.flatMap(({ leaf, outputs }) => {
@@ -103,9 +114,10 @@ export function lower(graph: Graph, { plan = true }: LowerOptions = {}): Program
       attrs: Object.entries(opTable[node.op].attrs).map(([name, kind]) => encodeAttr(kind, node.attrs[name])),
     })),
     outputs: Object.entries(graph.outputs).map(([name, t]) => ({ name, tensor: idOf(t) })),
+    taps: tapped,
     tensors,
     arenaBytes: storage.bytes,
-    segments: segmentStarts(run, run.length - updates.length),
+    segments: segmentStarts(run, run.length - updates.length, new Set(tapped.map(({ before }) => before))),
     firstUpdate: run.length - updates.length,
     persistent: storage.persistent,
   };
@@ -124,12 +136,18 @@ function checkWrites(node: Node): void {
   });
 }
 
-function segmentStarts(nodes: readonly Node[], firstUpdate: number): number[] {
+/** The node that runs next after a tap was computed. It begins a segment, so nothing has overwritten the tap by then. */
+function afterTap(name: string, t: Tensor, nodes: readonly Node[]): number {
+  if (t.node.leaf) throw new ReflError('ERR_GRAPH', `the tap ${name} is ${t}, which no program computes`);
+  return nodes.slice(0, nodes.indexOf(t.node) + 1).filter((node) => !opTable[node.op].view).length;
+}
+
+function segmentStarts(nodes: readonly Node[], firstUpdate: number, cuts: ReadonlySet<number>): number[] {
   const starts: number[] = [];
   let bytes = 0;
   nodes.slice(0, firstUpdate).forEach((node, i) => {
     const full = i - starts.at(-1)! >= SEGMENT_NODES || bytes >= SEGMENT_BYTES;
-    if (i === 0 || full || node.layer !== nodes[i - 1].layer) {
+    if (i === 0 || full || cuts.has(i) || node.layer !== nodes[i - 1].layer) {
       starts.push(i);
       bytes = 0;
     }

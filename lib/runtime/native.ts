@@ -21,6 +21,7 @@ export interface Native {
     program: number,
     feeds: TypedArray[],
     onProgress: ((fraction: number) => void) | undefined,
+    onTap: ((tap: number, bytes: ArrayBuffer) => void) | undefined,
   ): { run: number; promise: Promise<ArrayBuffer[]> };
   cancel(run: number): void;
   release(id: number): void;

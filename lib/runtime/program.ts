@@ -19,6 +19,11 @@ export interface RunOptions {
    * the run is aborted as by a signal and rejects with what was thrown.
    */
   readonly onProgress?: (fraction: number) => void;
+  /**
+   * Called with each of the graph's taps, soon after it was computed and while the run goes on: its name and a copy of
+   * its values. All have come when the run resolves. If it throws, that acts as with {@link onProgress}.
+   */
+  readonly tap?: (name: string, values: TypedArray) => void;
 }
 
 /** A compiled graph. Runs are queued on the device's thread; the event loop stays free. */
@@ -43,26 +48,31 @@ export class Program {
    * Runs the program once. `feeds` holds one typed array per input of the graph, row-major, of the input's dtype and
    * size; they are copied before this returns. Resolves to copies of the outputs, by name.
    */
-  async run(feeds: Values = {}, { signal, onProgress }: RunOptions = {}): Promise<Record<string, TypedArray>> {
+  async run(feeds: Values = {}, { signal, onProgress, tap }: RunOptions = {}): Promise<Record<string, TypedArray>> {
     signal?.throwIfAborted();
     if (this.id === undefined) throw new ReflError('ERR_DISPOSED', 'the program was disposed');
     const id = this.id;
     const ordered = this.order(feeds);
     const thrown: unknown[] = [];
-    const report = (fraction: number): void => {
+    const call = (fn: () => void): void => {
       try {
-        if (!thrown.length) onProgress?.(fraction);
+        if (!thrown.length) fn();
       } catch (error) {
         thrown.push(error);
         cancel();
       }
     };
-    const { run, promise } = typedSync(() => native().run(this.device.handle, id, ordered, onProgress && report));
+    const report = onProgress && ((fraction: number): void => call(() => onProgress(fraction)));
+    const onTap =
+      tap &&
+      ((i: number, bytes: ArrayBuffer): void =>
+        call(() => tap(this.spec.taps[i].name, this.view(this.spec.taps[i].tensor, bytes))));
+    const { run, promise } = typedSync(() => native().run(this.device.handle, id, ordered, report, onTap));
     const cancel = (): void => native().cancel(run);
     signal?.addEventListener('abort', cancel, { once: true });
     try {
       const buffers = await typed(() => promise);
-      report(1);
+      report?.(1);
       if (thrown.length) throw thrown[0];
       return Object.fromEntries(this.spec.outputs.map(({ name, tensor }, i) => [name, this.view(tensor, buffers[i])]));
     } catch (error) {

@@ -28,22 +28,29 @@ struct Job {
   Napi::Promise::Deferred deferred;
   std::function<void()> work;
   std::function<Napi::Value(Napi::Env)> finish = [](Napi::Env env) { return env.Undefined(); };
-  Napi::FunctionReference onProgress;
+  Napi::FunctionReference onProgress, onTap;
   std::atomic<bool> cancelled{false};
   std::string code, message;  // set when work threw
 };
 
-// What travels to the JavaScript thread: a job that ended, or how far it has come.
+// What travels to the JavaScript thread: a job that ended, how far it has come, or what it handed out.
 struct Event {
   std::shared_ptr<Job> job;
-  double fraction = 1;
-  bool done = true;
+  enum { ended, progress, tapped } what = ended;
+  double number = 0;             // the fraction done, or the number of the tap
+  std::vector<std::byte> bytes;  // of the tap
 };
 
 Napi::Value rejection(Napi::Env env, const std::string& code, const std::string& message) {
   Napi::Error error = Napi::Error::New(env, message);
   error.Set("code", Napi::String::New(env, code));
   return error.Value();
+}
+
+Napi::Value toArrayBuffer(Napi::Env env, const std::vector<std::byte>& bytes) {
+  Napi::ArrayBuffer out = Napi::ArrayBuffer::New(env, bytes.size());
+  if (!bytes.empty()) std::memcpy(out.Data(), bytes.data(), bytes.size());
+  return out;
 }
 
 void deliver(Napi::Env env, Napi::Function, Addon* addon, Event* event);
@@ -109,7 +116,7 @@ Napi::Value Addon::start(Napi::Env env, Device& device, const std::shared_ptr<Jo
       job->message = error.what();
     }
     job->work = nullptr;
-    events.NonBlockingCall(new Event{job});
+    events.NonBlockingCall(new Event{job, Event::ended, 0, {}});
   });
   return job->deferred.Promise();
 }
@@ -117,13 +124,18 @@ Napi::Value Addon::start(Napi::Env env, Device& device, const std::shared_ptr<Jo
 void Addon::settle(Napi::Env env, const Event& event) {
   const Napi::HandleScope scope(env);
   Job& job = *event.job;
-  if (!event.done) {
-    if (!job.onProgress.IsEmpty()) job.onProgress.Call({Napi::Number::New(env, event.fraction)});
+  if (event.what == Event::progress) {
+    if (!job.onProgress.IsEmpty()) job.onProgress.Call({Napi::Number::New(env, event.number)});
+    return;
+  }
+  if (event.what == Event::tapped) {
+    if (!job.onTap.IsEmpty()) job.onTap.Call({Napi::Number::New(env, event.number), toArrayBuffer(env, event.bytes)});
     return;
   }
   if (--open == 0) events.Unref(env);
   // Here, because the executor may drop the last reference to the job, and a JavaScript reference dies on this thread.
   job.onProgress.Reset();
+  job.onTap.Reset();
   if (!job.code.empty()) {
     job.deferred.Reject(rejection(env, job.code, job.message));
     return;
@@ -202,12 +214,6 @@ Napi::Value writeBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   return addon.start(info.Env(), *device, job);
 }
 
-Napi::Value toArrayBuffer(Napi::Env env, const std::vector<std::byte>& bytes) {
-  Napi::ArrayBuffer out = Napi::ArrayBuffer::New(env, bytes.size());
-  if (!bytes.empty()) std::memcpy(out.Data(), bytes.data(), bytes.size());
-  return out;
-}
-
 // readBuffer(device, buffer) -> Promise<ArrayBuffer>
 Napi::Value readBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   const auto device = Addon::find(addon.devices, info[0], "device");
@@ -266,13 +272,20 @@ Between between(Addon& addon, const Device& device, const std::shared_ptr<Job>& 
     if (owner->cancelled) return false;
     if (wantsProgress && Clock::now() - *last > std::chrono::milliseconds(50)) {
       *last = Clock::now();
-      addon.events.NonBlockingCall(new Event{owner, fraction, false});
+      addon.events.NonBlockingCall(new Event{owner, Event::progress, fraction, {}});
     }
     return true;
   };
 }
 
-// run(device, program, feeds, onProgress?) -> { run, promise }; feeds stand in the program's order
+// Hands taps over as they come: there is one event for each tap of the program.
+Tapped tapped(Addon& addon, const std::shared_ptr<Job>& job) {
+  return [&addon, weak = std::weak_ptr<Job>(job)](size_t tap, std::vector<std::byte> bytes) {
+    addon.events.NonBlockingCall(new Event{weak.lock(), Event::tapped, static_cast<double>(tap), std::move(bytes)});
+  };
+}
+
+// run(device, program, feeds, onProgress?, onTap?) -> { run, promise }; feeds stand in the program's order
 Napi::Value run(const Napi::CallbackInfo& info, Addon& addon) {
   const Napi::Env env = info.Env();
   const auto device = Addon::find(addon.devices, info[0], "device");
@@ -284,9 +297,11 @@ Napi::Value run(const Napi::CallbackInfo& info, Addon& addon) {
   auto outputs = std::make_shared<std::vector<std::vector<std::byte>>>();
   auto job = std::make_shared<Job>(env);
   if (info[3].IsFunction()) job->onProgress = Napi::Persistent(info[3].As<Napi::Function>());
+  if (info[4].IsFunction()) job->onTap = Napi::Persistent(info[4].As<Napi::Function>());
   const uint32_t id = ++addon.lastId;
-  job->work = [program, feeds, outputs, report = between(addon, *device, job, info[3].IsFunction())] {
-    program->run(*feeds, *outputs, report);
+  job->work = [program, feeds, outputs, report = between(addon, *device, job, info[3].IsFunction()),
+               taps = info[4].IsFunction() ? tapped(addon, job) : Tapped()] {
+    program->run(*feeds, *outputs, report, taps);
   };
   job->finish = [outputs](Napi::Env e) -> Napi::Value {
     Napi::Array out = Napi::Array::New(e, outputs->size());

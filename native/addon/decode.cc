@@ -88,6 +88,9 @@ ProgramDecl decodeProgram(const Napi::Object& spec) {
   };
   ports("feeds", decl.feeds);
   ports("outputs", decl.outputs);
+  each(spec, "taps", [&](const Napi::Object& t) {
+    decl.taps.push_back({integer(t.Get("tensor"), "a tensor"), integer(t.Get("before"), "a node")});
+  });
   decl.segments = integers(spec.Get("segments"), "segments");
   decl.arenaBytes = integer(spec.Get("arenaBytes"), "arenaBytes");
   decl.firstUpdate = integer(spec.Get("firstUpdate"), "firstUpdate");

@@ -94,6 +94,14 @@ void Program::verify() const {
         refuse("an unknown port " + port.name);
     }
   }
+  int64_t earliest = 0;
+  for (const Tap& tap : decl_.taps) {
+    const bool boundary =
+        tap.before == count || std::binary_search(decl_.segments.begin(), decl_.segments.end(), tap.before);
+    if (tap.tensor < 0 || tap.tensor >= static_cast<int64_t>(decl_.tensors.size())) refuse("an unknown tap");
+    if (!boundary || tap.before < earliest || tap.before > decl_.firstUpdate) refuse("a tap out of order");
+    earliest = tap.before;
+  }
   for (const Port& feed : decl_.feeds) {
     if (tensor(feed).offset < 0) refuse("a feed outside of the arena");
   }
@@ -143,9 +151,11 @@ Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers,
     scratchBytes_ = std::max(scratchBytes_, step.bound.scratch);
     steps_.push_back(std::move(step));
   }
-  for (const Port& port : decl_.outputs) {
-    if (tensor(port).slot >= 0) plain_[slotOf(port.tensor)] = true;
-  }
+  const auto needPlain = [this](int64_t t) {
+    if (decl_.tensors[static_cast<size_t>(t)].slot >= 0) plain_[slotOf(t)] = true;
+  };
+  for (const Port& port : decl_.outputs) needPlain(port.tensor);
+  for (const Tap& tap : decl_.taps) needPlain(tap.tensor);
   scratch_ = allocate(scratchBytes_, "the program's scratch space");
 }
 
@@ -163,8 +173,14 @@ void Program::hold() {
   held_ = true;
 }
 
+std::vector<std::byte> Program::copyOf(int64_t index) const {
+  const Tensor t = resolve(index);
+  const auto* bytes = static_cast<const std::byte*>(t.data);
+  return {bytes, bytes + t.bytes()};
+}
+
 void Program::run(const std::vector<std::vector<std::byte>>& feeds, std::vector<std::vector<std::byte>>& outputs,
-                  const Between& between) {
+                  const Between& between, const Tapped& tapped) {
   for (size_t i = 0; i < feeds.size(); i++) {
     const TensorDecl& t = tensor(decl_.feeds[i]);
     const size_t bytes = static_cast<size_t>(sizeOf(t.shape)) * bytesOf(t.dtype);
@@ -172,10 +188,15 @@ void Program::run(const std::vector<std::vector<std::byte>>& feeds, std::vector<
     std::memcpy(arena_.get() + t.offset, feeds[i].data(), bytes);
   }
   hold();
-  size_t segment = 0;
+  size_t segment = 0, tap = 0;
+  const auto handOut = [&](size_t before) {
+    for (; tapped && tap < decl_.taps.size() && decl_.taps[tap].before == static_cast<int64_t>(before); tap++)
+      tapped(tap, copyOf(decl_.taps[tap].tensor));
+  };
   for (size_t i = 0; i < steps_.size(); i++) {
     const bool boundary = segment < decl_.segments.size() && decl_.segments[segment] == static_cast<int64_t>(i);
     if (boundary) segment++;
+    handOut(i);
     // Asked before the first update too; from then on the run goes to its end, so no update is left half done.
     if (boundary && static_cast<int64_t>(i) <= decl_.firstUpdate &&
         !between(static_cast<double>(i) / static_cast<double>(steps_.size()))) {
@@ -184,12 +205,9 @@ void Program::run(const std::vector<std::vector<std::byte>>& feeds, std::vector<
     const Step& step = steps_[i];
     step.bound.run({step.in.data(), step.out.data(), scratch_.get()});
   }
+  handOut(steps_.size());
   outputs.clear();
-  for (const Port& port : decl_.outputs) {
-    const Tensor t = resolve(port.tensor);
-    const auto* bytes = static_cast<const std::byte*>(t.data);
-    outputs.emplace_back(bytes, bytes + t.bytes());
-  }
+  for (const Port& port : decl_.outputs) outputs.push_back(copyOf(port.tensor));
 }
 
 }  // namespace refl

@@ -29,10 +29,16 @@ struct Port {
   int64_t tensor = 0;
 };
 
+// A tensor that a run hands out on its way, before node `before` runs: a segment's first, or behind the last.
+struct Tap {
+  int64_t tensor = 0, before = 0;
+};
+
 struct ProgramDecl {
   std::vector<TensorDecl> tensors;
   std::vector<NodeDecl> nodes;
   std::vector<Port> feeds, outputs;
+  std::vector<Tap> taps;  // in the order in which they are handed out
   std::vector<int64_t> segments;
   int64_t arenaBytes = 0, firstUpdate = 0;
 };
@@ -43,6 +49,9 @@ using Kernels = std::map<std::string, Bind>;
 // Called between segments with the fraction done; returning false aborts (throws ERR_ABORTED). Not asked again once
 // updates have begun.
 using Between = std::function<bool(double)>;
+
+// Called between segments with the number of a tap and a copy of its bytes. Empty where nobody listens.
+using Tapped = std::function<void(size_t, std::vector<std::byte>)>;
 
 class Program {
  public:
@@ -59,7 +68,7 @@ class Program {
 
   // Runs on the caller's thread: copies feeds in, runs all nodes, copies outputs out.
   void run(const std::vector<std::vector<std::byte>>& feeds, std::vector<std::vector<std::byte>>& outputs,
-           const Between& between);
+           const Between& between, const Tapped& tapped);
 
   // Arena plus scratch: what a run needs beyond the persistent buffers.
   size_t transientBytes() const { return static_cast<size_t>(decl_.arenaBytes) + scratchBytes_; }
@@ -72,6 +81,7 @@ class Program {
   Operand operand(int64_t index) const;
   Tensor resolve(int64_t index) const;
   void hold();
+  std::vector<std::byte> copyOf(int64_t index) const;
 
   struct Step {
     Bound bound;

@@ -71,6 +71,10 @@ function randomGraph(seed: number): Graph {
   for (let i = int(1, 40); i > 0; i--) pool.push(...pick(makers)(any()).filter(sized));
 
   const outputs = Object.fromEntries(Array.from({ length: int(0, 5) }, (_, i) => [`out${i}`, any()]));
+  const computed = pool.filter((t) => !t.node.leaf);
+  const taps = Object.fromEntries(
+    Array.from({ length: computed.length ? int(0, 3) : 0 }, (_, i) => [`tap${i}`, pick(computed)]),
+  );
   const updates: Node[] = [];
   const one = input('one', [1]);
   for (let i = int(0, 3); i > 0; i--) {
@@ -78,7 +82,7 @@ function randomGraph(seed: number): Graph {
     const value = reshape(any(), [SIZE]);
     updates.push(pick([() => ema(one, one, [[target, value]]), () => assign(one, [[target, value]])])());
   }
-  return { outputs, updates };
+  return { outputs, updates, taps };
 }
 
 const seeds = Array.from({ length: 400 }, (_, i) => i);
@@ -282,6 +286,33 @@ test('segments begin at layer boundaries, and large or many nodes of one layer a
   assert.equal(lower({ outputs: { y } }).segments, [0, 3]);
   assert.equal(lower({ outputs: { y: chain(x, 40) } }).segments, [0, 16, 32]);
   assert.equal(lower({ outputs: { y: chain(input('big', [2 ** 21]), 4) } }).segments, [0, 1, 2, 3]);
+});
+
+test('a tap ends its segment, and is kept for no longer', () => {
+  const x = input('x', [64]);
+  const early = neg(x);
+  const middle = silu(early);
+  const y = neg(silu(middle));
+  const spec = lower({ outputs: { y }, taps: { middle, early } });
+  assert.equal(
+    spec.taps.map(({ name, before }) => [name, before]),
+    [
+      ['early', 1],
+      ['middle', 2],
+    ],
+  );
+  assert.equal(spec.segments, [0, 1, 2]);
+  assert.is(spec.arenaBytes, 256, 'all in the bytes of the feed');
+  const view = reshape(early, [8, 8]);
+  const viewed = { outputs: { y }, taps: { view, early } };
+  simulate(viewed, lower(viewed));
+  assert.is(lower({ outputs: {}, taps: { early } }).nodes.length, 1, 'a tap is computed though no output needs it');
+  for (const leaf of [x, parameterLeaf([4], 'f32')]) {
+    assert.throws(
+      () => lower({ outputs: { y }, taps: { leaf } }),
+      (error: { code?: string; message: string }) => error.code === 'ERR_GRAPH' && /the tap leaf/.test(error.message),
+    );
+  }
 });
 
 test('recompute lowers the peak of a deep chain', () => {

@@ -3,12 +3,12 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { TypedArray } from '../../lib/graph/dtype.ts';
 import { add, mul, neg } from '../../lib/graph/ops/elementwise.ts';
-import { reshape } from '../../lib/graph/ops/layout.ts';
+import { reshape, slice } from '../../lib/graph/ops/layout.ts';
 import { matmul } from '../../lib/graph/ops/matmul.ts';
 import { accumulate } from '../../lib/graph/ops/optim.ts';
 import { sum } from '../../lib/graph/ops/reduce.ts';
 import { softmax } from '../../lib/graph/ops/softmax.ts';
-import { constant, input, parameterLeaf } from '../../lib/graph/tensor.ts';
+import { constant, input, parameterLeaf, type Tensor } from '../../lib/graph/tensor.ts';
 import { type Device, evaluate, openDevice } from '../../lib/runtime/index.ts';
 import { sameBits } from '../support/assert.ts';
 import { random } from '../support/random.ts';
@@ -117,6 +117,62 @@ test('progress grows, within 0 to 1, and ends with 1', async () => {
   assert.ok(grows, seen.join(' '));
   assert.is(seen.at(-1), 1);
   program.dispose();
+});
+
+test('taps come while the run goes on, in the order they are computed, as copies', async () => {
+  const x = input('x', [512, 512]);
+  const row = (t: Tensor): Tensor => slice(t, [3, 0], [1, 8]);
+  const early = countUp(x, 20);
+  const first = row(early);
+  const late = countUp(early, 20);
+  const second = row(late);
+  const program = await device.compile({ outputs: { y: countUp(late, 40) }, taps: { second, first } });
+  const seen: [string, TypedArray, number][] = [];
+  const begun = performance.now();
+  const tap = (name: string, values: TypedArray): void => void seen.push([name, values, performance.now() - begun]);
+  const { y } = await program.run(longFeeds, { tap });
+  const lasted = performance.now() - begun;
+  assert.equal(
+    seen.map(([name, values]) => [name, values]),
+    [
+      ['first', new Float32Array(8).fill(20)],
+      ['second', new Float32Array(8).fill(40)],
+    ],
+  );
+  assert.ok(seen[0][2] < 0.8 * lasted, `the first tap came after ${seen[0][2]} of ${lasted} ms`);
+  assert.is(y[0], 80);
+  assert.is((await program.run(longFeeds)).y[0], 80, 'nobody need listen');
+
+  const stop = new Error('stop');
+  let calls = 0;
+  const refuse = (): void => {
+    calls++;
+    throw stop;
+  };
+  assert.is(await errorOf(() => program.run(longFeeds, { tap: refuse })), stop);
+  assert.is(calls, 1);
+  program.dispose();
+});
+
+test('a tap may be an output too, the last node, empty, and beside updates', async () => {
+  const p = parameterLeaf([2], 'f32');
+  const parameters = device.parameters();
+  parameters.add(p);
+  const [x, one] = [input('x', [2]), input('one', [1])];
+  const y = neg(x);
+  const taps = { y, none: neg(input('none', [0])) };
+  const updates = [accumulate(one, [[p, y]])];
+  const program = await device.compile({ outputs: { y, p }, updates, taps }, { parameters });
+  const seen: Record<string, TypedArray> = {};
+  const feeds = { x: Float32Array.of(1, 2), one: Float32Array.of(1), none: new Float32Array(0) };
+  const tap = (name: string, values: TypedArray): void => {
+    seen[name] = values;
+  };
+  const out = await program.run(feeds, { tap });
+  assert.equal(seen, { y: Float32Array.of(-1, -2), none: new Float32Array(0) });
+  assert.equal(out, { y: seen.y, p: seen.y });
+  program.dispose();
+  parameters.dispose();
 });
 
 test('what onProgress throws aborts the run and is what the run rejects with', async () => {

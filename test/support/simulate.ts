@@ -15,14 +15,14 @@ const isView = (node: Node): boolean => opTable[node.op].view === true;
 const root = (t: Tensor): Tensor => (isView(t.node) ? root(t.node.inputs[0]!) : t);
 
 /** The nodes that must run, in the order they were traced, updates last. */
-function nodesOf({ outputs, updates = [] }: Graph): Node[] {
+function nodesOf({ outputs, updates = [], taps = {} }: Graph): Node[] {
   const found = new Set<Node>();
   const visit = (node: Node): void => {
     if (found.has(node)) return;
     found.add(node);
     for (const t of node.inputs) if (t) visit(t.node);
   };
-  for (const t of Object.values(outputs)) visit(t.node);
+  for (const t of [...Object.values(outputs), ...Object.values(taps)]) visit(t.node);
   for (const node of updates) visit(node);
   const computed = [...found].filter((node) => !node.leaf && !isView(node) && !updates.includes(node));
   return [...computed.sort((a, b) => a.id - b.id), ...updates];
@@ -106,7 +106,10 @@ export function simulate(graph: Graph, spec: ProgramSpec): void {
   );
   const memory = new Memory(spec);
   const leaves = new Map<string, Tensor>();
-  for (const node of [...nodes, ...Object.values(graph.outputs).map((t) => root(t).node)]) {
+  for (const node of [
+    ...nodes,
+    ...[graph.outputs, graph.taps ?? {}].flatMap((of) => Object.values(of)).map((t) => root(t).node),
+  ]) {
     for (const t of [...node.inputs, ...node.outputs]) {
       const origin = t && root(t);
       if (origin?.node.leaf?.kind === 'input') leaves.set(origin.node.leaf.name, origin);
@@ -117,7 +120,16 @@ export function simulate(graph: Graph, spec: ProgramSpec): void {
   // Feeds are copied in one after another: the last must not have overwritten the first.
   for (const { name, tensor } of spec.feeds) memory.read(tensor, leaves.get(name)!, 'a feed');
 
+  const taps = graph.taps ?? {};
+  assert.equal(spec.taps.map(({ name }) => name).sort(), Object.keys(taps).sort());
+  const handOut = (before: number): void => {
+    for (const tap of spec.taps.filter((t) => t.before === before)) {
+      assert.ok(before === nodes.length || spec.segments.includes(before), 'taps act between segments');
+      memory.read(tap.tensor, taps[tap.name], `the tap ${tap.name}`);
+    }
+  };
   nodes.forEach((node, i) => {
+    handOut(i);
     const { inputs, outputs } = spec.nodes[i];
     node.inputs.forEach((t, k) => {
       if (t) memory.read(inputs[k], t, `${node.op} (node ${i})`);
@@ -128,6 +140,7 @@ export function simulate(graph: Graph, spec: ProgramSpec): void {
       memory.write(outputs[k], t);
     });
   });
+  handOut(nodes.length);
   assert.equal(
     spec.outputs.map(({ name }) => name),
     Object.keys(graph.outputs),

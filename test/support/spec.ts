@@ -13,7 +13,11 @@ export function smallSpec(): ProgramSpec {
   const [w, g, b] = [parameterLeaf([8, 8], 'f32'), parameterLeaf([8], 'f32'), parameterLeaf([8], 'f32')];
   const h = layerNorm(add(matmul(x, w), x), g, b, { eps: 1e-5 });
   const y = concat([reshape(h, [8, 4]), reshape(x, [8, 4])], 1);
-  return lower({ outputs: { y, g, h }, updates: [accumulate(one, [[w, matmul(h, h, { transposeA: true })]])] });
+  return lower({
+    outputs: { y, g, h },
+    taps: { h },
+    updates: [accumulate(one, [[w, matmul(h, h, { transposeA: true })]])],
+  });
 }
 
 /** Native buffers for the persistent tensors of a program, in slot order. */
