@@ -3,7 +3,7 @@ import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
 import sharp from 'sharp';
 import type { CommandModule } from 'yargs';
 import { shippedModels } from '../restore/model.ts';
-import { native, openDevice } from '../runtime/index.ts';
+import { cudaState, native, openDevice } from '../runtime/index.ts';
 import { FAILED, oneLine } from './failure.ts';
 
 interface Finding {
@@ -40,7 +40,7 @@ async function findings(): Promise<Finding[]> {
     { what: 'memory', found: `${gigabytes(totalmem())}, ${gigabytes(freemem())} free`, ok: true },
     await attempt('addon', async () => `loaded, kernels for ${native().info().isa}`),
     await attempt('cpu', async () => describe('cpu')),
-    await cuda(),
+    cuda(),
     { what: 'images', found: `sharp ${sharp.versions.sharp}, libvips ${sharp.versions.vips}`, ok: true },
     ...Object.entries(shippedModels).map(([name, path]) => ({
       what: 'model',
@@ -63,8 +63,13 @@ async function describe(name: string): Promise<string> {
   return `usable, ${device.threads} threads`;
 }
 
-/** A machine without a GPU is not ill: this only says why. */
-async function cuda(): Promise<Finding> {
-  const finding = await attempt('cuda', () => describe('cuda'));
-  return { ...finding, ok: true };
+/** A machine without a GPU, or without the library, is not ill; a library that does not open is. */
+function cuda(): Finding {
+  try {
+    const { library, build, reason } = cudaState();
+    const where = build ? ` (${library}, built with ${build})` : '';
+    return { what: 'cuda', found: `not usable: ${reason}${where}`, ok: !library || !!build };
+  } catch (error) {
+    return { what: 'cuda', found: oneLine(error), ok: false };
+  }
 }

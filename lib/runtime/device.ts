@@ -2,6 +2,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { ReflError } from '../errors.ts';
 import { type Graph, type LowerOptions, lower } from '../graph/program.ts';
 import type { Tensor } from '../graph/tensor.ts';
+import { cudaState } from './cuda.ts';
 import { dropped, native, typed, typedSync } from './native.ts';
 import { Parameters } from './parameters.ts';
 import { Program } from './program.ts';
@@ -104,7 +105,7 @@ export async function openDevice(
     throw new ReflError('ERR_OPTION', `threads must be a whole number from 1 to ${mostThreads}, got ${threads}`);
   }
   if (/^cuda(:\d+)?$/.test(name)) {
-    throw new ReflError('ERR_DEVICE', `the device ${name} is not usable: this build has no CUDA kernels; use cpu`);
+    throw new ReflError('ERR_DEVICE', `the device ${name} is not usable: ${cudaState().reason}; use cpu`);
   }
   if (!(deviceNames as readonly string[]).includes(name)) {
     throw new ReflError('ERR_DEVICE', `unknown device ${name}: expected ${deviceNames.join(', ')} or cuda:N`);

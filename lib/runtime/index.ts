@@ -4,6 +4,7 @@ import type { Device } from './device.ts';
 import type { Parameters } from './parameters.ts';
 import type { Values } from './program.ts';
 
+export { type CudaState, cudaState } from './cuda.ts';
 export { type CompileOptions, Device, type DeviceOptions, deviceNames, openDevice } from './device.ts';
 export { native } from './native.ts';
 export { type FileSlice, Parameters } from './parameters.ts';

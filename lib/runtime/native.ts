@@ -9,6 +9,7 @@ import type { Shape } from '../graph/tensor.ts';
 /** The functions of the addon. Devices, buffers, programs and runs are numbers; every promise rejects with a code. */
 export interface Native {
   info(): { isa: string };
+  openCuda(path: string): { devices: number; reason: string; build: string };
   openDevice(kind: string, threads: number): number;
   closeDevice(device: number): void;
   createBuffer(dtype: DType, shape: Shape, frozen: boolean): number;

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <unordered_map>
 
+#include "addon/cuda.h"
 #include "addon/decode.h"
 #include "addon/device.h"
 #include "exec/files.h"
@@ -178,6 +179,16 @@ Napi::Value describeAddon(const Napi::CallbackInfo& info, Addon&) {
   return out;
 }
 
+// openCuda(path) -> { devices, reason, build }: opens the CUDA library
+Napi::Value openCuda(const Napi::CallbackInfo& info, Addon&) {
+  const ReflCuda& cuda = openCudaLibrary(info[0].ToString());
+  Napi::Object out = Napi::Object::New(info.Env());
+  out.Set("devices", cuda.devices);
+  out.Set("reason", cuda.reason);
+  out.Set("build", cuda.build);
+  return out;
+}
+
 // openDevice(kind, threads) -> device
 Napi::Value openDevice(const Napi::CallbackInfo& info, Addon& addon) {
   const std::string kind = info[0].ToString();
@@ -343,6 +354,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   stayLoaded();
   env.SetInstanceData(new Addon(env));
   exports.Set("info", Napi::Function::New<guarded<describeAddon>>(env));
+  exports.Set("openCuda", Napi::Function::New<guarded<openCuda>>(env));
   exports.Set("openDevice", Napi::Function::New<guarded<openDevice>>(env));
   exports.Set("closeDevice", Napi::Function::New<guarded<closeDevice>>(env));
   exports.Set("createBuffer", Napi::Function::New<guarded<createBuffer>>(env));

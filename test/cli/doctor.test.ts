@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clock, Progress } from '../../lib/cli/progress.ts';
@@ -18,7 +21,30 @@ test('doctor says what was found, and why CUDA is not used', async () => {
   assert.is(findings.get('node').found.split(' ')[0], process.version);
   assert.ok(findings.get('addon').ok, findings.get('addon').found);
   assert.ok(findings.get('cpu').ok);
-  assert.match(findings.get('cuda').found, /usable/);
+  assert.match(findings.get('cuda').found, /not usable: \S/);
+});
+
+test('doctor and restore give the same reason against CUDA; only a library that does not open is a fault', async () => {
+  const out = mkdtempSync(join(tmpdir(), 'refl-doctor-'));
+  try {
+    for (const [path, ok] of [
+      ['/nowhere/librefl_cuda.so', true],
+      ['package.json', false],
+    ] as const) {
+      process.env.REFL_CUDA_LIB = path;
+      const { code, stdout } = await refl(['doctor', '--json']);
+      const finding = JSON.parse(stdout.split('\n').find((line) => line.includes('"cuda"'))!);
+      assert.is(finding.ok, ok);
+      assert.is(code, ok ? 0 : 1);
+      const refused = await refl(['restore', 'samples', '-o', out, '--device', 'cuda:0']);
+      assert.is(refused.code, 2);
+      const reason = finding.found.replace('not usable: ', '');
+      assert.is(refused.stderr, `refl-native: the device cuda:0 is not usable: ${reason}; use cpu\n`);
+    }
+  } finally {
+    rmSync(out, { recursive: true });
+    delete process.env.REFL_CUDA_LIB;
+  }
 });
 
 test('--version and --help answer and succeed', async () => {
