@@ -18,3 +18,10 @@ export const faults: Program = {
   kernels: ['test/simt/kernels/faults.cu'],
   driver: 'test/simt/kernels/faults.cc',
 };
+
+/** sm_90a's instructions, right and with planted faults. */
+export const hopper: Program = {
+  name: 'hopper',
+  kernels: ['test/simt/kernels/hopper.cu'],
+  driver: 'test/simt/kernels/hopper.cc',
+};

@@ -1,8 +1,8 @@
 // Builds and runs one program of kernels.ts in every build: node --import tsx test/simt/try.ts NAME [driver arguments]
 import { build, run, variants } from './build.ts';
-import { faults, instructions, kernels } from './kernels.ts';
+import { faults, hopper, instructions, kernels } from './kernels.ts';
 
-const programs = [instructions, faults, ...kernels];
+const programs = [instructions, faults, hopper, ...kernels];
 const [name, ...args] = process.argv.slice(2);
 const program = programs.find((it) => it.name === name);
 if (!program) throw new Error(`no program ${name}: ${programs.map((it) => it.name).join(', ')}`);

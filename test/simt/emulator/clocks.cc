@@ -36,6 +36,7 @@ void clocksBegin(Block& block) {
     it.epoch = 1;
     it.fenced = nullptr;
     it.seenAtomics.clear();
+    it.proxyFences.clear();
   }
   foreign.clear();
 }
@@ -46,6 +47,24 @@ bool knows(const Lane& lane, uint64_t block, uint32_t thread, uint32_t epoch) {
   if (block == lane.owner->number) return static_cast<int>(thread) == lane.index || (*lane.race.known)[thread] >= epoch;
   const auto it = foreign.find(block);
   return it != foreign.end() && (*it->second)[thread] >= epoch;
+}
+
+bool proxyKnows(const Lane& lane, uint64_t block, uint32_t thread, uint32_t epoch) {
+  if (block != lane.owner->number)
+    return true;  // of an earlier block: shared memory has none, global memory has barriers
+  const std::vector<uint32_t>& fences = lane.owner->lanes[thread].race.proxyFences;
+  const auto it = std::lower_bound(fences.begin(), fences.end(), epoch);
+  return it != fences.end() && (static_cast<int>(thread) == lane.index || (*lane.race.known)[thread] >= *it);
+}
+
+void proxyFence(Lane& lane) { lane.race.proxyFences.push_back(lane.race.epoch++); }
+
+void add(Clock& to, const Clock& from) {
+  if (!from.times) return;
+  if (!to.times)
+    to.times = std::make_shared<Times>(*from.times);
+  else
+    merge(*to.times, *from.times);
 }
 
 void release(Lane& lane, Clock& clock) {

@@ -10,15 +10,22 @@ namespace {
 struct Rows {
   uint32_t* r;
   const char* row;
+  Where where;
 };
 
 // operand: the number of matrices, negative where transposed.
-void loadAll(Warp&, Meeting& meeting) {
+void loadAll(Warp& warp, Meeting& meeting) {
   const bool trans = meeting.operand < 0;
   const int count = trans ? -meeting.operand : meeting.operand;
   for (int j = 0; j < count; ++j) {
     uint16_t matrix[8][8];
-    for (int row = 0; row < 8; ++row) std::memcpy(matrix[row], static_cast<Rows*>(meeting.left[8 * j + row])->row, 16);
+    for (int row = 0; row < 8; ++row) {
+      const Rows& from = *static_cast<Rows*>(meeting.left[8 * j + row]);
+      // Of the lanes that get elements of the row, one stands for all.
+      race::read(warp.owner->lanes[warp.index * kWarp + (trans ? 4 * j + row / 2 : 4 * row + j)], from.row, 16,
+                 from.where);
+      std::memcpy(matrix[row], from.row, 16);
+    }
     for (int lane = 0; lane < kWarp; ++lane) {
       const int a = lane / 4, b = 2 * (lane % 4);
       const uint32_t low = trans ? matrix[b][a] : matrix[a][b], high = trans ? matrix[b + 1][a] : matrix[a][b + 1];
@@ -102,8 +109,7 @@ void multiplyAll(Warp&, Meeting& meeting) {
 
 void loadMatrix(uint32_t* r, int count, bool trans, const void* row, Where where) {
   requireShared(row, 16, 16, where);
-  if (self().lane < 8 * count) race::read(self(), row, 16, where);
-  Rows rows = {r, static_cast<const char*>(row)};
+  Rows rows = {r, static_cast<const char*>(row), where};
   meetAligned(loadAll, trans ? -count : count, &rows, "ldmatrix", where);
 }
 

@@ -33,6 +33,7 @@ struct Thread {
   uint32_t epoch = 1;
   std::shared_ptr<const Times> fenced;   // what its last __threadfence covers
   std::vector<const void*> seenAtomics;  // locations it updated since then
+  std::vector<uint32_t> proxyFences;     // epochs that end with a fence for the async proxy
 };
 
 /** A new launch: what earlier ones did is ordered before it. */
@@ -46,6 +47,13 @@ void removeGlobal(const void* at);
 void read(Lane& lane, const void* at, size_t bytes, Where where);
 void write(Lane& lane, const void* at, size_t bytes, Where where);
 void atomic(Lane& lane, const void* at, size_t bytes, Where where);
+
+/** Accesses by the async proxy, issued by `lane`: what it reads must have been fenced by its writers. */
+void asyncRead(Lane& lane, const void* at, size_t bytes, Where where);
+void asyncWrite(Lane& lane, const void* at, size_t bytes, Where where);
+void proxyFence(Lane& lane);
+/** Adds one clock to another. */
+void add(Clock& to, const Clock& from);
 
 void fence(Lane& lane);
 void syncWarp(Warp& warp, uint32_t lanes);
@@ -65,6 +73,10 @@ inline void removeGlobal(const void*) {}
 inline void read(Lane&, const void*, size_t, Where) {}
 inline void write(Lane&, const void*, size_t, Where) {}
 inline void atomic(Lane&, const void*, size_t, Where) {}
+inline void asyncRead(Lane&, const void*, size_t, Where) {}
+inline void asyncWrite(Lane&, const void*, size_t, Where) {}
+inline void proxyFence(Lane&) {}
+inline void add(Clock&, const Clock&) {}
 inline void fence(Lane&) {}
 inline void syncWarp(Warp&, uint32_t) {}
 inline void release(Lane&, Clock&) {}

@@ -20,13 +20,13 @@ extern "C" char __executable_start;
 namespace simt::emu::race {
 namespace {
 
-enum class Kind { read, write, atomic };
+enum class Kind { read, write, atomic, asyncRead, asyncWrite };
 
 // Block and epoch and thread in one word; 0 is no access.
 struct Stamp {
   uint32_t block = 0, epoch : 22, thread : 10;
   uint32_t pc = 0;
-  uint32_t atomic = 0;
+  Kind kind = Kind::read;
   Stamp() : epoch(0), thread(0) {}
   bool none() const { return epoch == 0; }
 };
@@ -61,8 +61,11 @@ std::vector<Region> shared;
 uint64_t launch = 0, random = 1;
 Region* lastGlobal = nullptr;
 
+// Where the emulator accessed memory for a lane, a place is a line of the source.
+constexpr uint32_t kLine = 0x80000000u;
+
 std::string lineOf(uint32_t pc) {
-  if (!pc) return "a copy or collective";
+  if (pc & kLine) return "line " + std::to_string(pc & ~kLine);
   char command[96], text[512] = "?";
   std::snprintf(command, sizeof command, "addr2line -e /proc/%d/exe 0x%x", static_cast<int>(getpid()), pc);
   if (FILE* pipe = popen(command, "r")) {
@@ -74,7 +77,7 @@ std::string lineOf(uint32_t pc) {
 }
 
 std::string placeOf(uint32_t pc, Where where) {
-  return pc ? lineOf(pc) : std::string(where.file) + ":" + std::to_string(where.line);
+  return !(pc & kLine) ? lineOf(pc) : std::string(where.file) + ":" + std::to_string(where.line);
 }
 
 Region* regionOf(const Lane& lane, const char* at, size_t bytes, uint32_t pc, Where where) {
@@ -95,19 +98,21 @@ Region* regionOf(const Lane& lane, const char* at, size_t bytes, uint32_t pc, Wh
   return lastGlobal;
 }
 
-const char* name(Kind kind, const Stamp& stamp) {
-  return kind == Kind::read ? "read" : stamp.atomic ? "atomic update" : "write";
+const char* name(Kind kind) {
+  constexpr const char* kNames[] = {"read", "write", "atomic update", "asynchronous read", "asynchronous write"};
+  return kNames[static_cast<int>(kind)];
 }
 
-[[noreturn]] void report(const Lane& lane, const Region& region, size_t cell, Kind mine, const Stamp& now, Kind its,
-                         const Stamp& then, Where where) {
+[[noreturn]] void report(const Lane& lane, const Region& region, size_t cell, const Stamp& now, const Stamp& then,
+                         const char* why, Where where) {
   const bool inShared = region.at >= lane.owner->shared && region.at < lane.owner->shared + kSharedSpace;
-  fault("race", where,
-        "%s at %s and %s by thread %u%s at %s: bytes from %zu of %s of %zu bytes; nothing orders the two",
-        name(mine, now), placeOf(now.pc, where).c_str(), name(its, then), then.thread,
+  fault("race", where, "%s at %s and %s by thread %u%s at %s: bytes from %zu of %s of %zu bytes; %s", name(now.kind),
+        placeOf(now.pc, where).c_str(), name(then.kind), then.thread,
         then.block != now.block ? (" of block " + std::to_string(then.block)).c_str() : "", lineOf(then.pc).c_str(),
-        cell << region.shift, inShared ? "a piece of shared memory" : "a buffer", region.bytes);
+        cell << region.shift, inShared ? "a piece of shared memory" : "a buffer", region.bytes, why);
 }
+
+constexpr const char* kUnordered = "nothing orders the two";
 
 bool ordered(const Lane& lane, const Stamp& then) { return knows(lane, then.block, then.thread, then.epoch); }
 
@@ -124,13 +129,17 @@ void access(Lane& lane, const void* address, size_t bytes, Kind kind, uint32_t p
   now.epoch = lane.race.epoch;
   now.thread = static_cast<uint32_t>(lane.index);
   now.pc = pc;
-  now.atomic = kind == Kind::atomic;
+  now.kind = kind;
   const size_t last = std::min((offset + bytes - 1) >> region->shift, region->cells.size() - 1);
   for (size_t i = offset >> region->shift; i <= last; ++i) {
     Cell& cell = region->cells[i];
-    if (!cell.write.none() && !(kind == Kind::atomic && cell.write.atomic) && !ordered(lane, cell.write))
-      report(lane, *region, i, kind, now, Kind::write, cell.write, where);
-    if (kind == Kind::read) {
+    const Stamp& then = cell.write;
+    if (!then.none() && !(kind == Kind::atomic && then.kind == Kind::atomic) && !ordered(lane, then))
+      report(lane, *region, i, now, then, kUnordered, where);
+    if (kind == Kind::asyncRead && !then.none() && then.kind != Kind::asyncWrite &&
+        !proxyKnows(lane, then.block, then.thread, then.epoch))
+      report(lane, *region, i, now, then, "the writer has not fenced it for the async proxy", where);
+    if (kind == Kind::read || kind == Kind::asyncRead) {
       Stamp* place = nullptr;
       for (Stamp& read : cell.reads)
         if (read.none() || ordered(lane, read)) place = &read;
@@ -138,7 +147,7 @@ void access(Lane& lane, const void* address, size_t bytes, Kind kind, uint32_t p
       *place = now;
     } else {
       for (Stamp& read : cell.reads) {
-        if (!read.none() && !ordered(lane, read)) report(lane, *region, i, kind, now, Kind::read, read, where);
+        if (!read.none() && !ordered(lane, read)) report(lane, *region, i, now, read, kUnordered, where);
         read = Stamp();
       }
       cell.write = now;
@@ -182,10 +191,20 @@ void removeGlobal(const void* at) {
   }
 }
 
-void read(Lane& lane, const void* at, size_t bytes, Where where) { access(lane, at, bytes, Kind::read, 0, where); }
-void write(Lane& lane, const void* at, size_t bytes, Where where) { access(lane, at, bytes, Kind::write, 0, where); }
+void read(Lane& lane, const void* at, size_t bytes, Where where) {
+  access(lane, at, bytes, Kind::read, kLine | static_cast<uint32_t>(where.line), where);
+}
+void write(Lane& lane, const void* at, size_t bytes, Where where) {
+  access(lane, at, bytes, Kind::write, kLine | static_cast<uint32_t>(where.line), where);
+}
+void asyncRead(Lane& lane, const void* at, size_t bytes, Where where) {
+  access(lane, at, bytes, Kind::asyncRead, kLine | static_cast<uint32_t>(where.line), where);
+}
+void asyncWrite(Lane& lane, const void* at, size_t bytes, Where where) {
+  access(lane, at, bytes, Kind::asyncWrite, kLine | static_cast<uint32_t>(where.line), where);
+}
 void atomic(Lane& lane, const void* at, size_t bytes, Where where) {
-  access(lane, at, bytes, Kind::atomic, 0, where);
+  access(lane, at, bytes, Kind::atomic, kLine | static_cast<uint32_t>(where.line), where);
   publish(lane, at);
 }
 
