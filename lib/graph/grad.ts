@@ -1,6 +1,6 @@
 import { ReflError } from '../errors.ts';
 import { add, full } from './ops/elementwise.ts';
-import { cloneNode, type Node, ruleOf, sameShape, type Tensor } from './tensor.ts';
+import { asLayer, cloneNode, type Node, ruleOf, sameShape, type Tensor } from './tensor.ts';
 
 /**
  * Reverse-mode derivatives of sum(outputs[k] * cotangents[k]) with respect to `wrt`.
@@ -8,7 +8,8 @@ import { cloneNode, type Node, ruleOf, sameShape, type Tensor } from './tensor.t
  * @param outputs one tensor (usually a scalar loss), or several
  * @param wrt any tensors of the graph, usually parameters or feeds
  * @param cotangents one per output, of its shape; ones when left out
- * @returns one tensor per entry of `wrt`, of its shape; zeros where the outputs do not depend on it
+ * @returns one tensor per entry of `wrt`, of its shape; zeros where the outputs do not depend on it. Nodes carry the
+ *   layer of what they differentiate, as `down.0.conv (gradient)`.
  */
 export function grad(
   outputs: Tensor | readonly Tensor[],
@@ -24,9 +25,9 @@ export function grad(
   }
 
   const sums = new Map<Tensor, Tensor>();
-  const accumulate = (t: Tensor, g: Tensor): void => {
+  const accumulate = (t: Tensor, g: Tensor, layer = ''): void => {
     if (!sameShape(t.shape, g.shape)) {
-      throw new ReflError('ERR_GRAPH', `the gradient of ${t} came out as ${g}`);
+      throw new ReflError('ERR_GRAPH', `${layer && `${layer}: `}the gradient of ${t} came out as ${g}`);
     }
     const sum = sums.get(t);
     sums.set(t, sum ? add(sum, g) : g);
@@ -45,11 +46,17 @@ export function grad(
     if (!rule?.vjp) {
       throw new ReflError('ERR_NO_GRADIENT', `${node.layer ? `${node.layer}: ` : ''}${node.op} has no derivative`);
     }
-    const inputGrads = rule.vjp(replay.of(node), grads);
-    node.inputs.forEach((t, i) => {
-      const g = inputGrads[i];
-      if (t && g && (onPath.has(t.node) || wanted.has(t))) accumulate(t, g);
-    });
+    const again = replay.of(node);
+    const differentiate = (layer?: string): void => {
+      const inputGrads = rule.vjp!(again, grads);
+      node.inputs.forEach((t, i) => {
+        const g = inputGrads[i];
+        if (t && g && (onPath.has(t.node) || wanted.has(t))) accumulate(t, g, layer);
+      });
+    };
+    const layer = `${node.layer} (gradient)`;
+    if (node.layer) asLayer(layer, () => differentiate(layer));
+    else differentiate();
   }
   return wrt.map((t) => sums.get(t) ?? full(t.shape, 0, t.dtype));
 }

@@ -196,12 +196,16 @@ export function recompute<T>(fn: () => T): T {
   }
 }
 
-/** Re-applies `node` to other inputs, outside any recompute segment and under its own layer name. */
-export function cloneNode(node: Node, inputs: readonly (Tensor | undefined)[]): Node {
-  const saved = scopes.splice(0, scopes.length, ...(node.layer ? [node.layer] : []));
+/** Runs `fn` under the layer path `layer`, whatever the current one is. */
+export function asLayer<T>(layer: string, fn: () => T): T {
+  const saved = scopes.splice(0, scopes.length, ...(layer ? [layer] : []));
   try {
-    return new Node(node.op, inputs, node.attrs, node.outputs);
+    return fn();
   } finally {
     scopes.splice(0, scopes.length, ...saved);
   }
 }
+
+/** Re-applies `node` to other inputs, outside any recompute segment and under its own layer name. */
+export const cloneNode = (node: Node, inputs: readonly (Tensor | undefined)[]): Node =>
+  asLayer(node.layer, () => new Node(node.op, inputs, node.attrs, node.outputs));

@@ -28,6 +28,7 @@ import {
   mul,
   neg,
   pad,
+  parameterLeaf,
   recompute,
   reshape,
   resize,
@@ -46,6 +47,7 @@ import {
   transpose,
   windowPartition,
 } from '../../lib/graph/index.ts';
+import { defineOp, ruleOf } from '../../lib/graph/tensor.ts';
 import { evaluate, openDevice, type Values } from '../../lib/runtime/index.ts';
 import { sameBits } from '../support/assert.ts';
 import { uniforms, valuesOf } from '../support/opcase.ts';
@@ -332,7 +334,41 @@ test('a gradient of a wrong shape, or of an operator that has none, is refused',
   const y = scope('head', () => silu(x));
   const [dx] = scope('loss', () => grad(y, [x]));
   const twice = thrownBy(() => grad(dx, [x]));
-  assert.equal([twice.code, twice.message], ['ERR_NO_GRADIENT', 'loss: siluGrad has no derivative']);
+  assert.equal([twice.code, twice.message], ['ERR_NO_GRADIENT', 'head (gradient): siluGrad has no derivative']);
+});
+
+test('what the derivative of a layer computes carries its name, and so do its errors', () => {
+  const [x, w] = [input('x', [1, 8, 8, 4]), parameterLeaf([6, 4, 3, 3], 'f32')];
+  const y = scope('down.0', () => scope('conv', () => conv2d(x, w, undefined, { padding: 1 })));
+  const top = silu(y);
+  const found = scope('loss', () => grad(top, [x, w]));
+  const layers = new Map(reachable(found).map((node) => [node.op, node.layer]));
+  assert.is(layers.get('conv2dGradInput'), 'down.0.conv (gradient)');
+  assert.is(layers.get('conv2dGradWeight'), 'down.0.conv (gradient)');
+  assert.is(layers.get('siluGrad'), 'loss', 'what has no layer is named by where it is differentiated');
+  assert.is(scope('after', () => neg(x)).node.layer, 'after', 'the path is as it was');
+
+  const rule = ruleOf('conv2d')!;
+  try {
+    const vjps = [() => [add(x, input('odd', [5]))], () => [input('odd', [5])]];
+    const messages = vjps.map((vjp) => {
+      defineOp('conv2d', { ...rule, vjp });
+      return thrownBy(() => grad(top, [x])).message;
+    });
+    assert.match(messages[0], /^down\.0\.conv \(gradient\): add\(f32\[1,8,8,4\], f32\[5\]\): /);
+    assert.match(messages[1], /^down\.0\.conv \(gradient\): the gradient of input.* came out as /);
+  } finally {
+    defineOp('conv2d', rule);
+  }
+  assert.is(scope('after', () => neg(x)).node.layer, 'after', 'also after an error');
+});
+
+test('recomputed nodes keep the name of their layer', () => {
+  const x = input('x', [4, 4]);
+  const y = recompute(() => scope('block', () => sin(square(x))));
+  const layers = reachable(grad(y, [x])).map(({ op, layer }) => `${op} ${layer}`);
+  assert.ok(layers.includes('square block'));
+  assert.ok(layers.includes('cos block (gradient)'));
 });
 
 test.run();
