@@ -24,6 +24,11 @@
       }],
     },
     {
+      'target_name': 'refl_environment',
+      'sources': ['<!@(node -p "require(\'./sources.json\').environment.join(\' \')")'],
+      'defines': ['NAPI_VERSION=8'],
+    },
+    {
       'target_name': 'refl',
       'dependencies': ['generated'],
       'sources': [

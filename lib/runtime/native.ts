@@ -33,9 +33,6 @@ let loaded: Native | undefined;
 /** Loads the addon on first use. Throws ERR_NATIVE_LOAD with what was tried and what to do. */
 export function native(): Native {
   if (loaded) return loaded;
-  // Read by the OpenMP runtime when the addon brings it in: idle workers must sleep, or they would take the core that the
-  // event loop needs. (Of no effect where a worker thread is the first to come here: its environment is a copy.)
-  process.env.OMP_WAIT_POLICY ??= 'passive';
   const path = fileURLToPath(new URL('../../build/Release/refl.node', import.meta.url));
   if (!existsSync(path)) {
     throw new ReflError(
@@ -44,7 +41,9 @@ export function native(): Native {
     );
   }
   try {
-    loaded = createRequire(import.meta.url)(path) as Native;
+    const load = createRequire(import.meta.url);
+    load(path.replace('refl.node', 'refl_environment.node'));
+    loaded = load(path) as Native;
   } catch (cause) {
     throw new ReflError(
       'ERR_NATIVE_LOAD',

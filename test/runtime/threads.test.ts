@@ -52,4 +52,20 @@ test('process.exit and an uncaught error in the middle of a run end the process 
   assert.match(threw.output, 'thrown on purpose');
 });
 
+test('idle OpenMP workers sleep, also where a worker thread is the first to load the addon, unless the user wants otherwise', async () => {
+  process.env.OMP_DISPLAY_ENV = 'verbose'; // GNU's OpenMP runtime then prints what it made of its environment
+  try {
+    for (const wanted of [undefined, 'active']) {
+      if (wanted) process.env.OMP_WAIT_POLICY = wanted;
+      for (const result of [await child('policy'), await child('idle', 'idle')]) {
+        ended(result);
+        assert.match(result.output, wanted ? /GOMP_SPINCOUNT = '[1-9]\d{6,}'/ : "GOMP_SPINCOUNT = '0'");
+      }
+    }
+  } finally {
+    delete process.env.OMP_DISPLAY_ENV;
+    delete process.env.OMP_WAIT_POLICY;
+  }
+});
+
 test.run();
