@@ -8,11 +8,10 @@ import { availableParallelism, cpus, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { modelBenches } from '../lib/bench/models.ts';
 import { type OpBench, opBenches } from '../lib/bench/ops.ts';
-import { median } from '../lib/bench/timing.ts';
 import { openDevice } from '../lib/runtime/index.ts';
 import { measureNetwork, measureOpening } from './networks.ts';
 import { measureOp } from './ops.ts';
-import { openOneDnn, openPeak, openTorch, type Peer } from './peers.ts';
+import { limitOf, openOneDnn, openPeak, openTorch, type Peer } from './peers.ts';
 import { type MachineResult, markdown, type Result } from './table.ts';
 
 const { values, positionals: names } = parseArgs({
@@ -71,19 +70,14 @@ await peak.close();
 console.log(`\n${markdown(results)}`);
 
 async function machine(): Promise<MachineResult> {
-  const rate = async (what: string, unit: string, count: number): Promise<number> => {
-    const rates: number[] = [];
-    for (let i = 0; i < 9; i++) rates.push((await peak.ask<Record<string, number>>(what, count))[unit]);
-    return median(rates);
-  };
   return {
     bench: 'machine',
     processor: cpus()[0].model.trim(),
     node: process.version,
     threads,
-    peakOneThread: await rate('fma', 'gflops', 1),
-    peak: await rate('fma', 'gflops', threads),
-    copy: await rate('copy', 'gbps', threads),
+    peakOneThread: await limitOf(peak, 'fma', 1),
+    peak: await limitOf(peak, 'fma', threads),
+    copy: await limitOf(peak, 'copy', threads),
     load,
   };
 }

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { median } from '../lib/bench/timing.ts';
-import { openTorch, type Peer } from './peers.ts';
+import { limitOf, openTorch, type Peer } from './peers.ts';
 
 const turns = 2;
 /** Timings that PyTorch gives a turn; our command line decides on ours. */
@@ -83,7 +83,7 @@ export async function measureNetwork(
     for (const line of await child<Line>('../lib/cli/main.ts', 'bench', model, '--json', '--threads', `${threads}`)) {
       ours.set(line.name, [...(ours.get(line.name) ?? []), line]);
     }
-    limits.push((await peak.ask<{ gflops: number }>('fma', threads)).gflops);
+    limits.push(await limitOf(peak, 'fma', threads));
     if (model !== 'sd21') continue;
     say(`${model}, turn ${turn + 1} of ${turns}: PyTorch`);
     const peer = openTorch(threads);
@@ -93,7 +93,7 @@ export async function measureNetwork(
       torchPeak = Math.max(torchPeak, peakRss);
     }
     await peer.close();
-    limits.push((await peak.ask<{ gflops: number }>('fma', threads)).gflops);
+    limits.push(await limitOf(peak, 'fma', threads));
   }
   const theirs = new Map([...torch].map(([name, seconds]) => [name, median(seconds)]));
   if (theirs.size)

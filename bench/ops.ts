@@ -36,15 +36,15 @@ type Timing = { seconds: number; first: number; last: number };
 /** @param peer oneDNN for convolutions and linear layers, PyTorch for the rest */
 export async function measureOp(device: Device, op: OpBench, peak: Peer, peer: Peer): Promise<OpResult> {
   using timed = await TimedOp.prepare(device, op);
-  const [what, unit] = op.family === 'memory' ? ['copy', 'gbps'] : ['fma', 'gflops'];
+  const limitKind = op.family === 'memory' ? 'copy' : 'fma';
   const limits: number[] = [];
   const ours: number[] = [];
   const theirs = new Map(ways(op).map((way) => [way, [] as number[]]));
   for (let round = 0; round <= rounds; round++) {
-    const limit = (await peak.ask<Record<string, number>>(what, device.threads))[unit];
+    const { rate } = await peak.ask<{ rate: number }>(limitKind, device.threads);
     const own = await timed.run();
     if (round) {
-      limits.push(limit);
+      limits.push(rate);
       ours.push(own.seconds);
     }
     for (const [way, seconds] of theirs) {
