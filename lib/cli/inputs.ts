@@ -1,7 +1,7 @@
-import { mkdir, readdir, realpath, stat } from 'node:fs/promises';
+import { readdir, realpath, stat } from 'node:fs/promises';
 import { basename, extname, join, parse, resolve } from 'node:path';
 import { ReflError } from '../errors.ts';
-import { fileError } from '../image/files.ts';
+import { fileError, makeFolder } from '../image/files.ts';
 import { UsageError } from './failure.ts';
 import { Report } from './report.ts';
 
@@ -80,9 +80,7 @@ export async function prepare(
 ): Promise<{ files: readonly string[]; names: ReadonlyMap<string, string>; report: Report }> {
   const { files, failures } = await listInputs(inputs);
   const names = outputNames(files, out, suffixes);
-  await mkdir(out, { recursive: true }).catch((error) => {
-    throw fileError('make the folder', out, error);
-  });
+  await makeFolder(out);
   const report = new Report(files.length, json);
   for (const { input, error } of failures) report.fail(input, error);
   return { files, names, report };

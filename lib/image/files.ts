@@ -15,6 +15,7 @@ const reasons: Readonly<Record<string, string>> = {
   ENOSPC: 'no space is left on the disk',
   EROFS: 'the file system is read-only',
   ENAMETOOLONG: 'the name is too long',
+  ELOOP: 'its symbolic links lead in a circle',
 };
 
 /** An ERR_FILE that says what could not be done to which file, and why. */
@@ -31,6 +32,35 @@ export async function readBytes(path: string): Promise<Buffer> {
     return await readFile(path);
   } catch (error) {
     throw fileError('read', path, error);
+  }
+}
+
+/**
+ * Makes a folder and those it lies in; one that is there already is left as it is. Throws ERR_FILE. (Node's own recursive
+ * `mkdir` asks for ever where a file system such as /proc takes no folders.)
+ */
+export async function makeFolder(path: string): Promise<void> {
+  const missing: string[] = [];
+  let folder = resolve(path);
+  try {
+    while (!(await exists(folder))) {
+      missing.push(folder);
+      folder = dirname(folder);
+    }
+    for (const name of missing.reverse()) await mkdir(name);
+    if (!(await stat(path)).isDirectory()) throw Object.assign(new Error(), { code: 'EEXIST' });
+  } catch (error) {
+    throw fileError('make the folder', path, error);
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
   }
 }
 
@@ -78,14 +108,13 @@ export async function writeAtomic(path: string, data: Uint8Array): Promise<void>
  */
 export async function writeFolderAtomic<T>(path: string, fill: (folder: string) => Promise<T>): Promise<T> {
   const temporary = temporaryBeside(resolve(path));
-  const explained = (error: unknown): never => {
-    throw fileError('make the folder', path, error);
-  };
   unfinished.add(temporary);
   try {
-    await mkdir(temporary, { recursive: true }).catch(explained);
+    await makeFolder(temporary);
     const result = await fill(temporary);
-    await rename(temporary, path).catch(explained);
+    await rename(temporary, path).catch((error) => {
+      throw fileError('make the folder', path, error);
+    });
     return result;
   } catch (error) {
     await rm(temporary, { recursive: true, force: true });

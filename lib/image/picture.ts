@@ -72,7 +72,7 @@ export async function decodeImage(source: ImageSource): Promise<Picture> {
   }
 }
 
-const reason = (error: unknown): string => (error as Error).message.trim().split('\n')[0];
+const reason = (error: unknown): string => (error as Error).message.trim().split('\n')[0].replace(/:$/, '');
 
 function explain(error: unknown): string {
   const why = reason(error);

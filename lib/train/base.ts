@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { PairSource } from '../data/pairs.ts';
 import { type OneStepConfig, OneStepRestorer } from '../diffusion/onestep.ts';
@@ -8,6 +8,7 @@ import { grad } from '../graph/grad.ts';
 import { affine, log, square, sub } from '../graph/ops/elementwise.ts';
 import { mean } from '../graph/ops/reduce.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
+import { makeFolder } from '../image/files.ts';
 import { initialize } from '../nn/init.ts';
 import type { Device } from '../runtime/index.ts';
 import { openSafetensors } from '../weights/safetensors.ts';
@@ -94,7 +95,7 @@ export async function trainBase(
   const weights = new Map([...model.namedParameters()].map(([key, { value }]) => [key, value]));
   const leaves = new Map([...weights, ...optimizer.state()]);
 
-  await mkdir(options.out, { recursive: true });
+  await makeFolder(options.out);
   const newest = await newestCheckpoint(options.out);
   let from = 0;
   if (newest) {

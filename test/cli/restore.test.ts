@@ -228,7 +228,11 @@ test('a folder that cannot be written to: exit code 1, one line', async () => {
   const outcome = await refl(aligned(at('faces', 'a.png'), '-o', join(at('faces', 'a.png'), 'out')));
   assert.is(outcome.code, 1);
   assert.is(errorLines(outcome).length, 1);
-  assert.match(outcome.stderr, /cannot make the folder/);
+  assert.match(outcome.stderr, /cannot make the folder: a part of its path is not a folder/);
+  // Where the system takes no folders at all, Node's own recursive mkdir never returns.
+  const nowhere = await refl(aligned(at('faces', 'a.png'), '-o', '/proc/refl/out'));
+  assert.is(nowhere.code, 1);
+  assert.match(errorLines(nowhere)[0], /\/proc\/refl\/out: cannot make the folder/);
 });
 
 test('Ctrl-C: exit code 130, every file that is there is whole, and no temporary file is left', async () => {

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { suite } from 'uvu';
@@ -94,7 +94,9 @@ test('what is no image is refused, by name', async () => {
     assert.match(error.message, why);
     assert.not.match(error.message, /\n/);
   }
-  for (const path of [join(folder, 'none.png'), folder, '/dev/zero']) {
+  const loop = join(folder, 'loop.png');
+  await symlink(loop, loop);
+  for (const path of [join(folder, 'none.png'), folder, '/dev/zero', loop]) {
     const error = await failure(decodeImage(path));
     assert.is(error.code, 'ERR_FILE');
     assert.ok(error.message.startsWith(`${path}: cannot read: `), error.message);
