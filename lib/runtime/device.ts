@@ -48,10 +48,7 @@ export class Device {
    */
   async compile(graph: Graph, { parameters, ...options }: CompileOptions = {}): Promise<Program> {
     const spec = lower(graph, options);
-    const memory = Math.min(totalmem(), process.constrainedMemory() || Infinity);
-    if (this.kind !== 'null' && spec.arenaBytes > memory) {
-      throw new ReflError('ERR_OUT_OF_MEMORY', `the program needs ${spec.arenaBytes} bytes, the machine has ${memory}`);
-    }
+    this.checkFits(spec.arenaBytes);
     if (parameters && parameters.device !== this) {
       throw new ReflError('ERR_PROGRAM', 'the parameters belong to another device');
     }
@@ -62,11 +59,25 @@ export class Device {
         if (data) constants.add(tensor, { frozen: true, data });
         buffers.push((data ? constants : need(parameters, tensor)).handle(tensor));
       }
-      const { program, transientBytes } = await typed(() => native().compile(this.handle, spec, buffers));
-      return new Program(this, program, spec, transientBytes, constants);
+      const bound = await typed(() => native().compile(this.handle, spec, buffers));
+      const program = new Program(this, bound.program, spec, bound, constants);
+      try {
+        this.checkFits(program.peakBytes + program.parameterBytes);
+      } catch (error) {
+        program.dispose();
+        throw error;
+      }
+      return program;
     } catch (error) {
       constants.dispose();
       throw error;
+    }
+  }
+
+  private checkFits(bytes: number): void {
+    const memory = Math.min(totalmem(), process.constrainedMemory() || Infinity);
+    if (this.kind !== 'null' && bytes > memory) {
+      throw new ReflError('ERR_OUT_OF_MEMORY', `the program needs ${bytes} bytes, the machine has ${memory}`);
     }
   }
 

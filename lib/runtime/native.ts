@@ -16,7 +16,11 @@ export interface Native {
   writeBuffer(device: number, buffer: number, values: TypedArray): Promise<void>;
   readBuffer(device: number, buffer: number): Promise<ArrayBuffer>;
   loadBuffer(device: number, buffer: number, path: string, offset: number, fileType: string): Promise<void>;
-  compile(device: number, spec: ProgramSpec, buffers: number[]): Promise<{ program: number; transientBytes: number }>;
+  compile(
+    device: number,
+    spec: ProgramSpec,
+    buffers: number[],
+  ): Promise<{ program: number; transientBytes: number; persistentBytes: number }>;
   run(
     device: number,
     program: number,

@@ -30,16 +30,28 @@ export interface RunOptions {
 export class Program {
   /** Bytes a run needs beyond the parameters: known, and allocated, before the first run. */
   readonly peakBytes: number;
+  /**
+   * Bytes of parameters and constants in the forms its kernels read, packed or plain. Programs share what they read in
+   * the same form; those of frozen parameters from a file are in memory from the first run on.
+   */
+  readonly parameterBytes: number;
   private readonly device: Device;
   private readonly spec: ProgramSpec;
   private readonly constants: Parameters;
   private id: number | undefined;
 
-  constructor(device: Device, id: number, spec: ProgramSpec, peakBytes: number, constants: Parameters) {
+  constructor(
+    device: Device,
+    id: number,
+    spec: ProgramSpec,
+    { transientBytes, persistentBytes }: { transientBytes: number; persistentBytes: number },
+    constants: Parameters,
+  ) {
     this.device = device;
     this.id = id;
     this.spec = spec;
-    this.peakBytes = peakBytes;
+    this.peakBytes = transientBytes;
+    this.parameterBytes = persistentBytes;
     this.constants = constants;
     dropped.register(this, () => native().release(id), this);
   }

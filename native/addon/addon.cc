@@ -252,7 +252,7 @@ Napi::Value loadBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   return addon.start(info.Env(), *device, job);
 }
 
-// compile(device, spec, buffers) -> Promise<{ program, transientBytes }>
+// compile(device, spec, buffers) -> Promise<{ program, transientBytes, persistentBytes }>
 Napi::Value compile(const Napi::CallbackInfo& info, Addon& addon) {
   const auto device = Addon::find(addon.devices, info[0], "device");
   auto decl = std::make_shared<ProgramDecl>(decodeProgram(info[1].As<Napi::Object>()));
@@ -267,6 +267,7 @@ Napi::Value compile(const Napi::CallbackInfo& info, Addon& addon) {
   job->finish = [&addon, program](Napi::Env env) -> Napi::Value {
     Napi::Object out = Napi::Object::New(env);
     out.Set("transientBytes", static_cast<double>((*program)->transientBytes()));
+    out.Set("persistentBytes", static_cast<double>((*program)->persistentBytes()));
     out.Set("program", addon.keep(env, addon.programs, *program));
     return out;
   };

@@ -90,7 +90,7 @@ template <class T>
 void packWeights(const Weights& w, const std::vector<int64_t>& taps, Values& from, T* to, T* room, int64_t each) {
   const int64_t depth = static_cast<int64_t>(taps.size()) * w.rows(), ld = w.ins * w.plane;
   const T* all = w.gradient ? from.all<T>() : nullptr;
-  parallelTry(ceilDiv(w.columns(), kPanel<T>), 1, [&](int64_t begin, int64_t end) {
+  parallelFor(ceilDiv(w.columns(), kPanel<T>), 1, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin * kPanel<T>; j < std::min(w.columns(), end * kPanel<T>); j += kPanel<T>) {
       panels<T>(std::min(w.columns() - j, kPanel<T>), [&](int64_t, int64_t count, int64_t width) {
         T* panel = to + j * depth;
@@ -166,7 +166,7 @@ Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> pha
     }
   };
   Bound bound{run, static_cast<size_t>(threads * each + (frozen ? 0 : packedElements)) * sizeof(T)};
-  if (frozen) bound.unread = {1};
+  if (frozen) bound.packed = {{1, frozen}};
   return bound;
 }
 

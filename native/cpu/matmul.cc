@@ -16,7 +16,7 @@ struct Product {
 template <class T>
 void packWhole(const Product& p, Values& b, T* to, T* room) {
   const T* all = p.transposeB ? nullptr : b.all<T>();
-  parallelTry(ceilDiv(p.columns, kPanel<T>), 1, [&](int64_t begin, int64_t end) {
+  parallelFor(ceilDiv(p.columns, kPanel<T>), 1, [&](int64_t begin, int64_t end) {
     for (int64_t first = begin * kPanel<T>; first < std::min(p.columns, end * kPanel<T>); first += kPanel<T>) {
       const int64_t columns = std::min(p.columns - first, kPanel<T>);
       T* panel = to + first * p.depth;
@@ -92,7 +92,7 @@ Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
     });
   };
   Bound bound{run, static_cast<size_t>(threads * each) * sizeof(T)};
-  if (frozen) bound.unread = {1};
+  if (frozen) bound.packed = {{1, pack}};
   return bound;
 }
 

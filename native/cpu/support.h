@@ -24,26 +24,20 @@ void parallelFor(int64_t n, int64_t grain, Fn&& fn) {
     if (n > 0) fn(int64_t{0}, n);
     return;
   }
-#pragma omp parallel num_threads(threads)
+  std::exception_ptr thrown;  // what fn throws must not leave the parallel region by itself
+  // Teams are all of one size, in which some have nothing to do. For a smaller team the OpenMP runtime would end the
+  // threads it does not need and start them again for the next; and where it cannot start one, it ends the process.
+#pragma omp parallel
   {
-    const int64_t id = omp_get_thread_num(), count = omp_get_num_threads();
+    const int64_t id = omp_get_thread_num(), count = std::min(threads, omp_get_num_threads());
     const int64_t begin = n * id / count, end = n * (id + 1) / count;
-    if (begin < end) fn(begin, end);
-  }
-}
-
-// As parallelFor, for an fn that may throw: an exception must not leave a parallel region by itself.
-template <class Fn>
-void parallelTry(int64_t n, int64_t grain, Fn&& fn) {
-  std::exception_ptr thrown;
-  parallelFor(n, grain, [&](int64_t begin, int64_t end) {
     try {
-      fn(begin, end);
+      if (id < count && begin < end) fn(begin, end);
     } catch (...) {
 #pragma omp critical(refl_thrown)
       thrown = std::current_exception();
     }
-  });
+  }
   if (thrown) std::rethrow_exception(thrown);
 }
 

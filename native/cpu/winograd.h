@@ -106,7 +106,7 @@ struct KernelTransform {
 inline void packWeights(const Winograd& w, const Values& weights, float* to, float* room, int64_t each) {
   const KernelTransform transform;
   const int64_t size = matrixSize(w), part = partSize(w);
-  parallelTry(w.turned ? w.channels : ceilDiv(w.outChannels, kPanel<float>), 1, [&](int64_t begin, int64_t end) {
+  parallelFor(w.turned ? w.channels : ceilDiv(w.outChannels, kPanel<float>), 1, [&](int64_t begin, int64_t end) {
     float* own = room + omp_get_thread_num() * each;
     float taps[9][kPanel<float>];
     for (int64_t i = begin; i < end; i++) {
@@ -216,7 +216,7 @@ inline Bound bindWinograd(const Winograd& w, Buffer* weights, bool hasBias) {
     });
   };
   Bound bound{run, static_cast<size_t>(threads * each) * sizeof(float)};
-  bound.unread = {1};
+  bound.packed = {{1, pack}};
   return bound;
 }
 

@@ -40,17 +40,23 @@ struct NodeSpec {
   std::vector<int64_t> integers(const char* name) const;  // throws on what is not a whole number
 };
 
-// Resolved addresses of one run. An optional input that was left out has null data, as has one of `Bound::unread`.
+// Resolved addresses of one run. An optional input that was left out has null data, as has one of `Bound::packed`.
 struct Args {
   const Tensor* in;
   const Tensor* out;
   std::byte* scratch;  // `Bound::scratch` bytes, 64-byte aligned, contents undefined
 };
 
+// An input whose plain bytes a kernel never looks at, because it has this packed copy (the null device: nothing).
+struct PackedInput {
+  size_t input;
+  std::shared_ptr<Pack> pack;
+};
+
 struct Bound {
   std::function<void(const Args&)> run;
   size_t scratch = 0;
-  std::vector<size_t> unread = {};  // inputs whose plain bytes `run` never looks at, because it has them packed
+  std::vector<PackedInput> packed = {};
 };
 
 using Bind = Bound (*)(const NodeSpec&);

@@ -143,10 +143,10 @@ Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers,
     const auto kernel = kernels.find(node.op);
     if (kernel == kernels.end()) throw Error("ERR_PROGRAM", node.op + " has no kernel on this device");
     step.bound = kernel->second(spec);
-    const auto& unread = step.bound.unread;
+    const auto& packed = step.bound.packed;
     for (size_t i = 0; i < node.inputs.size(); i++) {
-      const bool read = std::find(unread.begin(), unread.end(), i) == unread.end();
-      if (spec.inputs[i].buffer && read) plain_[slotOf(node.inputs[i])] = true;
+      const bool plain = std::none_of(packed.begin(), packed.end(), [i](const PackedInput& p) { return p.input == i; });
+      if (spec.inputs[i].buffer && plain) plain_[slotOf(node.inputs[i])] = true;
     }
     scratchBytes_ = std::max(scratchBytes_, step.bound.scratch);
     steps_.push_back(std::move(step));
@@ -171,6 +171,21 @@ void Program::hold() {
     steps_[i].in = std::move(in);
   }
   held_ = true;
+}
+
+size_t Program::persistentBytes() const {
+  std::map<const void*, size_t> held;
+  for (size_t slot = 0; slot < buffers_.size(); slot++) {
+    if (plain_[slot]) held[buffers_[slot].get()] = buffers_[slot]->bytes();
+  }
+  for (const Step& step : steps_) {
+    for (const PackedInput& p : step.bound.packed) {
+      if (p.pack) held[p.pack.get()] = p.pack->bytes;
+    }
+  }
+  size_t sum = 0;
+  for (const auto& [what, bytes] : held) sum += bytes;
+  return sum;
 }
 
 std::vector<std::byte> Program::copyOf(int64_t index) const {

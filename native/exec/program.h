@@ -70,7 +70,10 @@ class Program {
   void run(const std::vector<std::vector<std::byte>>& feeds, std::vector<std::vector<std::byte>>& outputs,
            const Between& between, const Tapped& tapped);
 
-  // Arena plus scratch: what a run needs beyond the persistent buffers.
+  // What this program's runs hold of persistent buffers: plain bytes and packed copies, each shared with other
+  // programs.
+  size_t persistentBytes() const;
+  // Arena plus scratch: what a run needs beyond those.
   size_t transientBytes() const { return static_cast<size_t>(decl_.arenaBytes) + scratchBytes_; }
 
  private:

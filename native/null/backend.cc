@@ -8,7 +8,7 @@ const Kernels& nullKernels() {
     for (const OpInfo& op : opTable()) {
       kernels[op.name] = [](const NodeSpec& node) {
         Bound bound{[](const Args&) {}};
-        for (size_t i = 0; i < node.inputs.size(); i++) bound.unread.push_back(i);
+        for (size_t i = 0; i < node.inputs.size(); i++) bound.packed.push_back({i, nullptr});
         return bound;
       };
     }

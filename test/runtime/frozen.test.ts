@@ -131,6 +131,7 @@ test('weights take memory once, only from the first run on, and none when their 
     programs.push(await device.compile({ outputs }, { parameters }));
   }
   assert.ok(grown() < 16, `${grown()} MiB before the first run`);
+  for (const { parameterBytes } of programs) assert.is(parameterBytes, 4 * size(weight));
   const [{ y }, { y: negative }] = [await programs[0].run(feeds), await programs[1].run(feeds)];
   assert.ok(y.every((v, i) => v === -negative[i]));
   assert.ok(grown() > 100 && grown() < 160, `${grown()} MiB for 128 MiB of weights`);

@@ -381,4 +381,14 @@ test('a program beyond the memory of the machine is refused, with both numbers',
   assert.match(error.message, /needs 4398046511104 bytes, the machine has \d+/);
 });
 
+test('so is one whose parameters are beyond it', async () => {
+  const parameters = device.parameters();
+  const huge = parameterLeaf([2 ** 38], 'f32');
+  parameters.add(huge);
+  const error = await errorOf(() => device.compile({ outputs: { y: sum(huge) } }, { parameters }));
+  assert.is(error.code, 'ERR_OUT_OF_MEMORY');
+  assert.match(error.message, /needs 1099\d{9} bytes, the machine has \d+/);
+  parameters.dispose();
+});
+
 test.run();

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -67,5 +68,24 @@ test('idle OpenMP workers sleep, also where a worker thread is the first to load
     delete process.env.OMP_WAIT_POLICY;
   }
 });
+
+// Root alone may become a user without processes of its own, whose limit is then known; and that one must see the files.
+const nobody = { uid: 65534, gid: 65534, encoding: 'utf8', timeout: 60_000 } as const;
+const limited = ['--nproc=60', process.execPath, '--import', 'tsx', 'test/runtime/children/limited.ts'];
+const possible =
+  process.getuid?.() === 0 && spawnSync('prlimit', ['--nproc=60', 'ls', 'ops.json'], nobody).status === 0;
+if (!possible) console.log('skipped: the limit of threads cannot be set here');
+
+(possible ? test : test.skip)(
+  'a device of more threads than the system lets start is refused, and does no harm',
+  () => {
+    const { status, stdout, stderr } = spawnSync('prlimit', limited, nobody);
+    assert.is(status, 0, stderr);
+    assert.match(
+      stdout,
+      /^ERR_DEVICE the system starts only \d+ of 64 threads .*: ask for fewer threads\nended with 3\n$/,
+    );
+  },
+);
 
 test.run();
