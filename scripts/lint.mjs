@@ -30,7 +30,7 @@ function clangFormat() {
     console.log('skipped: clang-format 14 is not installed (apt-get install clang-format-14)');
     return 3;
   }
-  const files = ['native', 'cuda', 'bench'].flatMap((folder) =>
+  const files = ['native', 'cuda', 'bench', 'test'].flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
       .filter((name) => /\.(cc|h|cu|cuh)$/.test(name))
       .map((name) => join(folder, name)),

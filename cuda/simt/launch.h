@@ -20,21 +20,24 @@ struct Launch {
 };
 
 #ifdef __CUDACC__
-template <auto kKernel, class... P>
-cudaError_t launchTyped(void (*)(P...), const Launch& at, P... arguments) {
-  // Above 48 KiB a kernel must be told once (a call that a stream capture permits).
-  if (at.shared > 48 * 1024) {
-    const cudaError_t told =
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kKernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(at.shared));
-    if (told != cudaSuccess) return told;
+template <class Kernel>
+struct Launcher;
+template <class... P>
+struct Launcher<void (*)(P...)> {
+  static cudaError_t run(const void* kernel, const Launch& at, P... arguments) {
+    // Above 48 KiB a kernel must be told (a call that a stream capture permits).
+    if (at.shared > 48 * 1024) {
+      const cudaError_t told =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(at.shared));
+      if (told != cudaSuccess) return told;
+    }
+    void* pointers[] = {const_cast<void*>(static_cast<const void*>(&arguments))..., nullptr};
+    return cudaLaunchKernel(kernel, at.grid, at.block, pointers, at.shared, at.stream);
   }
-  void* pointers[] = {&arguments..., nullptr};
-  return cudaLaunchKernel(reinterpret_cast<const void*>(kKernel), at.grid, at.block, pointers, at.shared, at.stream);
-}
+};
 template <auto kKernel, class... A>
 cudaError_t launch(const Launch& at, A&&... arguments) {
-  return launchTyped<kKernel>(kKernel, at, arguments...);
+  return Launcher<decltype(kKernel)>::run(reinterpret_cast<const void*>(kKernel), at, arguments...);
 }
 #else
 namespace emu {

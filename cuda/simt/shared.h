@@ -19,11 +19,10 @@ constexpr size_t roundUp(size_t value, size_t multiple) { return (value + multip
 class SharedLayout {
  public:
   template <class T>
-  constexpr SharedLayout take(size_t count, size_t align = 16) const {
-    SharedLayout next;
-    next.end_ = roundUp(end_, align) + count * sizeof(T);
-    next.align_ = align > align_ ? align : align_;
-    return next;
+  constexpr SharedLayout& take(size_t count, size_t align = 16) {
+    end_ = roundUp(end_, align) + count * sizeof(T);
+    align_ = align > align_ ? align : align_;
+    return *this;
   }
   constexpr size_t bytes() const { return end_ + (align_ - 16); }
 
@@ -41,7 +40,7 @@ class SharedArena {
  public:
   template <class T>
   SIMT_DEVICE T* take(int count, int align = 16) {
-    extern __shared__ __align__(1024) unsigned char simtDynamicShared[];
+    extern __shared__ __align__(16) unsigned char simtDynamicShared[];
     const uint32_t start = sharedAddress(simtDynamicShared);
     const uint32_t at = (start + end_ + align - 1) & ~static_cast<uint32_t>(align - 1);
     end_ = at - start + count * static_cast<uint32_t>(sizeof(T));

@@ -16,11 +16,13 @@ export interface Program {
   name: string;
   kernels: string[];
   driver: string;
-  /** Where headers of the kernels lie, besides cuda/. */
-  include?: string[];
+  /** Mutations that no test can see, by what they change, and why. */
+  equivalent?: Record<string, string>;
+  /** Part of the names of the cases that mutations are tried on, where all would take too long. */
+  mutationCases?: string;
 }
 
-const compiler = process.env.CXX ?? 'g++';
+const cxx = process.env.CXX ?? 'g++';
 const root = 'build/simt';
 const v3 = /\bavx2\b.*\bfma\b|\bfma\b.*\bavx2\b/.test(
   existsSync('/proc/cpuinfo') ? (/^flags.*$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[0] ?? '') : '',
@@ -101,9 +103,30 @@ async function locked(name: string, fn: () => Promise<void>): Promise<void> {
   }
 }
 
-/** Runs `args` with the output in a file beside `target`, unless target was made by the same command from the same files. */
-async function make(target: string, args: string[], inputs: () => string[] | undefined): Promise<void> {
-  const command = [compiler, ...args].join(' ');
+/** The files that the compiler read for an object, from the rule it wrote. */
+function dependencies(file: string): string[] | undefined {
+  if (!existsSync(file)) return undefined;
+  return readFileSync(file, 'utf8')
+    .replace(/^[^:]*:/, '')
+    .split(/[\s\\]+/)
+    .filter((name) => name && !/^\/(usr|opt)\//.test(name));
+}
+
+export interface Recipe {
+  compiler?: string;
+  /** What it is made from: a list, or the rule that the compiler is to write. */
+  inputs?: string[];
+  rule?: string;
+  /** Output that makes it a failure. */
+  refuse?: RegExp;
+}
+
+/** Runs the compiler for `target`, unless that was made by the same command from the same files. */
+export async function make(target: string, args: string[], recipe: Recipe): Promise<void> {
+  const { compiler = cxx, rule, refuse } = recipe;
+  const all = rule ? [...args, '-MMD', '-MF', rule] : args;
+  const inputs = () => recipe.inputs ?? dependencies(rule!);
+  const command = [compiler, ...all].join(' ');
   const note = `${target}.made`;
   const fresh = () => {
     const files = existsSync(note) && existsSync(target) ? inputs() : undefined;
@@ -113,30 +136,19 @@ async function make(target: string, args: string[], inputs: () => string[] | und
   mkdirSync(dirname(target), { recursive: true });
   await locked(target, async () => {
     if (fresh()) return;
-    const { code, stdout, stderr } = await execute(compiler, [...args, '-o', `${target}.new`]);
-    if (code !== 0) throw new Error(`${command} failed:\n${stdout}${stderr}`);
-    if (stderr.trim()) console.error(stderr.trim());
+    const { code, stdout, stderr } = await execute(compiler, [...all, '-o', `${target}.new`]);
+    if (code !== 0 || refuse?.test(stderr)) throw new Error(`${command} failed:\n${stdout}${stderr}`);
+    if (stderr.trim() && !refuse) console.error(stderr.trim());
     renameSync(`${target}.new`, target);
     writeFileSync(note, stateOf(command, inputs() ?? []) ?? '');
   });
-}
-
-/** The files that the compiler read for an object, from the rule it wrote. */
-function dependencies(file: string): string[] | undefined {
-  if (!existsSync(file)) return undefined;
-  return readFileSync(file, 'utf8')
-    .replace(/^[^:]*:/, '')
-    .split(/[\s\\]+/)
-    .filter((name) => name && !name.startsWith('/usr/'));
 }
 
 async function object(source: string, variant: Variant, kernel: boolean, extra: string[]): Promise<string> {
   const chosen = flags[variant];
   const options = [...common, ...extra.map((folder) => `-I${folder}`), ...chosen.all, ...(kernel ? chosen.kernel : [])];
   const target = join(root, variant, `${source.replaceAll('/', '_').replace(/^\.+/, '')}.o`);
-  const rule = `${target}.d`;
-  const args = [...options, '-MMD', '-MF', rule, ...(kernel ? ['-x', 'c++'] : []), '-c', source];
-  await make(target, args, () => dependencies(rule));
+  await make(target, [...options, ...(kernel ? ['-x', 'c++'] : []), '-c', source], { rule: `${target}.d` });
   return target;
 }
 
@@ -161,7 +173,7 @@ export async function build(program: Program, variant: Variant, kernels = progra
       .filter((name) => name.endsWith('.cc'))
       .map((name) => join(folder, name)),
   );
-  const extra = [...(program.include ?? []), ...new Set(program.kernels.map((file) => dirname(file)))];
+  const extra = [...new Set(program.kernels.map((file) => dirname(file)))];
   const objects = await pooled([
     ...kernels.map((file) => () => object(file, variant, true, extra)),
     ...[program.driver, ...own].map((file) => () => object(file, variant, false, extra)),
@@ -169,7 +181,7 @@ export async function build(program: Program, variant: Variant, kernels = progra
   const changed = kernels === program.kernels ? '' : `-${digest(kernels.join())}`;
   const target = join(root, variant, `${basename(program.name)}${changed}`);
   const sanitizers = variant === 'address' ? ['-fsanitize=address,undefined'] : [];
-  await make(target, [...objects, ...sanitizers, '-lpthread'], () => objects);
+  await make(target, [...objects, ...sanitizers, '-lpthread'], { inputs: objects });
   return target;
 }
 

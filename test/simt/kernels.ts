@@ -3,7 +3,16 @@
 // each of its barriers, waits and bounds checks removed.
 import type { Program } from './build.ts';
 
-export const kernels: Program[] = [];
+export const kernels: Program[] = [
+  {
+    name: 'groupNorm',
+    kernels: ['cuda/norm/group_norm.cu'],
+    driver: 'test/simt/kernels/group_norm.cc',
+    equivalent: {
+      'perPixel <= kThreads': 'as many vectors as threads make one row either way',
+    },
+  },
+];
 
 /** The wrappers themselves. */
 export const instructions: Program = {

@@ -159,6 +159,7 @@ void access(Lane& lane, const void* address, size_t bytes, Kind kind, uint32_t p
 
 void launchBegins() {
   ++launch;
+  lastGlobal = nullptr;  // so that each region is looked up, and cleared, once
   forgetPublished();
 }
 

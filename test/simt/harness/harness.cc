@@ -164,16 +164,25 @@ void damage(const std::string& what) {
 
 }  // namespace harness
 
-// DRIVER [--shard i/n] [--schedule seed] [--threads n] [--case name] [--list]
+// Of a source made by mutate.ts: which of its mutations is in force.
+int simtMutation = -1;
+
+// DRIVER [--shard i/n] [--schedule seed] [--threads n] [--case name] [--match part of names] [--mutation n]
+//        [--stop: at the first failure] [--list]
 int main(int count, char** arguments) {
   using harness::table;
   unsigned shard = 0, shards = 1;
-  const char* only = nullptr;
+  const char *only = nullptr, *part = "";
+  bool stop = false;
   for (int i = 1; i < count; ++i) {
     const std::string name = arguments[i];
     if (name == "--list") {
       for (const auto& it : table()) std::printf("%s\n", it.first.c_str());
       return 0;
+    }
+    if (name == "--stop") {
+      stop = true;
+      continue;
     }
     if (i + 1 == count) {
       std::fprintf(stderr, "%s needs a value\n", name.c_str());
@@ -188,6 +197,10 @@ int main(int count, char** arguments) {
       simt::emu::options().threads = std::atoi(value);
     else if (name == "--case")
       only = value;
+    else if (name == "--match")
+      part = value;
+    else if (name == "--mutation")
+      simtMutation = std::atoi(value);
     else {
       std::fprintf(stderr, "unknown argument %s\n", name.c_str());
       return 2;
@@ -195,7 +208,10 @@ int main(int count, char** arguments) {
   }
   bool good = true;
   unsigned i = 0;
-  for (const auto& [name, body] : table())
-    if (only ? name == only : i++ % shards == shard) good = harness::run(name, body) && good;
+  for (const auto& [name, body] : table()) {
+    if (only ? name != only : name.find(part) == std::string::npos || i++ % shards != shard) continue;
+    good = harness::run(name, body) && good;
+    if (stop && !good) break;
+  }
   return good ? 0 : 1;
 }

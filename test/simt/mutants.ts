@@ -1,0 +1,49 @@
+// Tries the mutations of a program's kernels on its own tests: a mutation that all builds let pass has survived.
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { build, type Program, pooled, run, type Variant } from './build.ts';
+import { type Mutation, mutate } from './mutate.ts';
+
+export interface Tried extends Mutation {
+  file: string;
+  /** The build whose tests failed, or undefined for a survivor. */
+  by?: Variant;
+}
+
+/** The cheapest first; what one finds the others need not look at. */
+const order: Variant[] = ['plain', 'race', 'address'];
+/** A mutation may loop for ever: that is a way to be found out. */
+const seconds = 60;
+
+/** Tries those mutations of `program` for which `chosen(number of the mutation)`, in all its sources one after the other. */
+export async function tryMutations(program: Program, chosen: (n: number) => boolean): Promise<Tried[]> {
+  const all: Tried[] = [];
+  const cases = program.mutationCases ? ['--match', program.mutationCases] : [];
+  for (const file of program.kernels) {
+    const { source, mutations } = mutate(readFileSync(file, 'utf8'));
+    const copy = join('build/simt/mutated', `${program.name}-${basename(file)}`);
+    mkdirSync('build/simt/mutated', { recursive: true });
+    writeFileSync(copy, source);
+    const kernels = program.kernels.map((it) => (it === file ? copy : it));
+    let left = mutations
+      .map((it, n) => ({ ...it, file, n, by: undefined as Variant | undefined }))
+      .filter((it) => chosen(it.n));
+    for (const variant of order) {
+      const path = await build(program, variant, kernels);
+      const unchanged = await run(path, cases, seconds);
+      if (unchanged.code !== 0)
+        throw new Error(`${copy} fails without a mutation: ${unchanged.stderr}${unchanged.stdout}`);
+      const codes = await pooled(
+        left.map((it) => () => run(path, ['--mutation', String(it.n), '--stop', ...cases], seconds)),
+      );
+      left.forEach((it, i) => {
+        if (codes[i].code !== 0) it.by = variant;
+      });
+      all.push(...left.filter((it) => it.by));
+      left = left.filter((it) => !it.by);
+      if (left.length === 0) break;
+    }
+    all.push(...left);
+  }
+  return all.sort((a, b) => a.line - b.line);
+}

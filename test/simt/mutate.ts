@@ -1,0 +1,177 @@
+// Mutations of a kernel's source: each barrier, fence and wait taken out, each wait made one group shorter, each comparison
+// moved by one and, where it guards something, taken to be true, each min() reduced to either argument. All of them go into one copy of the source, behind a
+// number that the driver sets, so that one build serves them all.
+
+export interface Mutation {
+  /** In the source, from 1. */
+  line: number;
+  /** What was changed, as one would write it. */
+  change: string;
+}
+
+export interface Mutated {
+  source: string;
+  mutations: Mutation[];
+}
+
+/** Wrappers that order or wait and return nothing. */
+const waits =
+  /\b(__syncthreads|__syncwarp|__threadfence|barSync|barArrive|cpAsyncCommit|cpAsyncWait|mbarrierInitFence|mbarrierWait|mbarrierArrive|mbarrierArriveExpect|fenceProxyAsync|bulkCommit|bulkWaitRead|wgmmaFence|wgmmaCommit|wgmmaWait)\b(<([^<>;]*)>)?\(/g;
+
+const prelude = 'extern int simtMutation; namespace { inline bool simtIs(int n) { return simtMutation == n; } }\n';
+
+/** The source with comments and strings blanked, so that places in it are places in the original. */
+function code(text: string): string {
+  return text.replace(/\/\/[^\n]*|\/\*[\s\S]*?\*\/|"(?:[^"\\\n]|\\.)*"/g, (it) => it.replace(/[^\n]/g, ' '));
+}
+
+/** The index after the bracket that closes the one at `open`. */
+function closing(text: string, open: number): number {
+  const pairs: Record<string, string> = { '(': ')', '{': '}', '[': ']' };
+  let depth = 0;
+  for (let i = open; i < text.length; i++) {
+    if (pairs[text[i]]) depth++;
+    else if (')}]'.includes(text[i]) && --depth === 0) return i + 1;
+  }
+  return text.length;
+}
+
+/** Ranges of the bodies of kernels and device functions; host code is left alone. */
+function bodies(text: string): [number, number][] {
+  const found: [number, number][] = [];
+  for (const { index } of text.matchAll(/\b(__global__|__device__|SIMT_DEVICE)\b/g)) {
+    const brace = text.indexOf('{', index);
+    const end = text.indexOf(';', index);
+    if (brace < 0 || (end >= 0 && end < brace)) continue;
+    if (found.length && brace < found[found.length - 1][1]) continue;
+    found.push([brace, closing(text, brace)]);
+  }
+  return found;
+}
+
+/** The ends of the operands of a comparison at [from, to). */
+function operands(text: string, from: number, to: number): [number, number] {
+  let start = from;
+  for (let depth = 0; start > 0; start--) {
+    const c = text[start - 1];
+    if (')]}'.includes(c)) depth++;
+    else if ('([{'.includes(c) && depth-- === 0) break;
+    else if (depth === 0 && (/[;,?&|!]/.test(c) || (c === ':' && text[start - 2] !== ':' && text[start] !== ':')))
+      break;
+    else if (depth === 0 && c === '=' && !'<>='.includes(text[start - 2])) break;
+  }
+  const word = /^\s*return\b/.exec(text.slice(start, from));
+  if (word) start += word[0].length;
+  let end = to;
+  for (let depth = 0; end < text.length; end++) {
+    const c = text[end];
+    if ('([{'.includes(c)) depth++;
+    else if (')]}'.includes(c) && depth-- === 0) break;
+    else if (depth === 0 && /[;,?&|]/.test(c)) break;
+    else if (depth === 0 && c === ':' && text[end + 1] !== ':' && text[end - 1] !== ':') break;
+  }
+  while (/\s/.test(text[start])) start++;
+  while (/\s/.test(text[end - 1])) end--;
+  return [start, end];
+}
+
+/** Whether the condition that holds `at` is an if's or a conditional operator's, and may be decided at run time. */
+function context(text: string, at: number): 'guard' | 'loop' | 'fixed' {
+  const before = text.slice(
+    Math.max(0, text.lastIndexOf(';', at), text.lastIndexOf('{', at), text.lastIndexOf('}', at)),
+    at,
+  );
+  if (/\b(if\s+constexpr|static_assert|constexpr|template|using)\b/.test(before)) return 'fixed';
+  const line = text.slice(text.lastIndexOf('\n', at) + 1, at);
+  return /\b(for|while)\s*\(/.test(line) ? 'loop' : 'guard';
+}
+
+/** The comma between the two arguments of a call. */
+function topLevelComma(text: string, from: number, end: number): number {
+  for (let i = from, depth = 0; i < end; i++) {
+    if ('([{'.includes(text[i])) depth++;
+    else if (')]}'.includes(text[i])) depth--;
+    else if (text[i] === ',' && depth === 0) return i;
+  }
+  throw new Error(`min() with one argument: ${text.slice(from, end)}`);
+}
+
+const shifted: Record<string, string> = { '<': '<=', '<=': '<', '>': '>=', '>=': '>' };
+
+/** All mutations of `source` in one text. Throws where a mutated place lies inside another. */
+export function mutate(source: string): Mutated {
+  const text = code(source);
+  const mutations: Mutation[] = [];
+  const edits: { from: number; to: number; make: (inner: string) => string }[] = [];
+  const note = (at: number, change: string) => {
+    mutations.push({ line: text.slice(0, at).split('\n').length, change });
+    return mutations.length - 1;
+  };
+  for (const [from, to] of bodies(text)) {
+    const body = text.slice(0, to);
+    waits.lastIndex = from;
+    for (let match = waits.exec(body); match; match = waits.exec(body)) {
+      const at = match.index;
+      const end = closing(text, text.indexOf('(', at + match[1].length + (match[2]?.length ?? 0)));
+      const whole = source.slice(at, end);
+      const out = note(at, `without ${whole}`);
+      const shorter =
+        match[3] && /^\d+$/.test(match[3]) ? whole.replace(/<\d+>/, `<${Number(match[3]) + 1}>`) : undefined;
+      const longer = shorter ? note(at, `${shorter} for ${whole}`) : -1;
+      edits.push({
+        from: at,
+        to: end,
+        make: (inner) => `(simtIs(${out}) ? (void)0 : ${shorter ? `simtIs(${longer}) ? ${shorter} : ` : ''}${inner})`,
+      });
+    }
+    for (const { 0: operator, index } of text.slice(from, to).matchAll(/ (<|<=|>|>=) /g)) {
+      const at = from + index;
+      const kind = context(text, at);
+      if (kind === 'fixed') continue;
+      const [start, end] = operands(text, at, at + operator.length);
+      const sign = operator.trim();
+      const left = source.slice(start, at);
+      const right = source.slice(at + operator.length, end);
+      const off = note(at, `${left} ${shifted[sign]} ${right}`);
+      const always = kind === 'guard' ? note(at, `true for ${left} ${sign} ${right}`) : -1;
+      edits.push({
+        from: start,
+        to: end,
+        make: () => {
+          const choice = `(simtIs(${off}) ? (${left}) ${shifted[sign]} (${right}) : (${left}) ${sign} (${right}))`;
+          return always < 0 ? choice : `(simtIs(${always}) || ${choice})`;
+        },
+      });
+    }
+  }
+  for (const [from, to] of bodies(text)) {
+    for (const { index } of text.slice(from, to).matchAll(/(?<![\w.:])min\(/g)) {
+      const at = from + index;
+      const end = closing(text, at + 3);
+      if (context(text, at) === 'fixed') continue;
+      const comma = topLevelComma(text, at + 4, end);
+      const [first, second] = [source.slice(at + 4, comma), source.slice(comma + 1, end - 1).trim()];
+      const one = note(at, `${first} for min(${first}, ${second})`);
+      const two = note(at, `${second} for min(${first}, ${second})`);
+      edits.push({
+        from: at,
+        to: end,
+        make: (it) => `(simtIs(${one}) ? (${first}) : simtIs(${two}) ? (${second}) : ${it})`,
+      });
+    }
+  }
+  edits.sort((a, b) => a.from - b.from);
+  let result = '';
+  let done = 0;
+  for (const { from, to, make } of edits) {
+    if (from < done) throw new Error(`mutations overlap at ${source.slice(from, to)}: write the comparison apart`);
+    result += source.slice(done, from) + make(source.slice(from, to));
+    done = to;
+  }
+  result += source.slice(done);
+  // The declarations stand behind the includes, on a line of their own that the compiler is told not to count.
+  const last = [...result.matchAll(/^#include .*\n/gm)].pop();
+  const place = last ? last.index + last[0].length : 0;
+  const line = result.slice(0, place).split('\n').length;
+  return { source: `${result.slice(0, place)}${prelude}#line ${line}\n${result.slice(place)}`, mutations };
+}
