@@ -5,7 +5,7 @@ import { TRAIN_STEPS } from '../diffusion/schedule.ts';
 import { ReflError } from '../errors.ts';
 import { affine, cast, clamp } from '../graph/ops/elementwise.ts';
 import { allFinite } from '../graph/ops/optim.ts';
-import { input } from '../graph/tensor.ts';
+import { input, type Tensor } from '../graph/tensor.ts';
 import type { Rgb } from '../image/picture.ts';
 import type { Device, Parameters, Program, RunOptions } from '../runtime/index.ts';
 import { loadWeights } from '../weights/load.ts';
@@ -155,12 +155,23 @@ async function checkFinite(
   module: OneStepRestorer,
   path: string,
 ): Promise<void> {
-  const outputs = Object.fromEntries(
-    [...module.namedParameters()].map(([key, { value }]) => [key, allFinite([value])]),
-  );
-  using program = await device.compile({ outputs }, { parameters });
-  const finite = await program.run();
-  const bad = Object.keys(finite).filter((key) => !finite[key][0]);
+  const bad: string[] = [];
+  let batch: Record<string, Tensor> = {};
+  let size = 0;
+  const look = async (): Promise<void> => {
+    using program = await device.compile({ outputs: batch }, { parameters });
+    const finite = await program.run();
+    bad.push(...Object.keys(finite).filter((key) => !finite[key][0]));
+    batch = {};
+    size = 0;
+  };
+  for (const [key, { value }] of module.namedParameters()) {
+    batch[key] = allFinite([value]);
+    size += value.size;
+    // Looking at weights holds them in memory, all of a program's at once.
+    if (size > 2 ** 24) await look();
+  }
+  await look();
   if (bad.length) {
     const more = bad.length > 3 ? ` and ${bad.length - 3} more` : '';
     throw new ReflError('ERR_WEIGHTS', `${path}: weights hold NaN or infinity: ${bad.slice(0, 3).join(', ')}${more}`);
