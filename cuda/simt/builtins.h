@@ -75,12 +75,15 @@ extern __thread const Place* here;
 [[noreturn]] void fault(const char* kind, Where where, const char* format, ...) __attribute__((format(printf, 3, 4)));
 
 enum class Shuffle { index, up, down, exclusive };
-/** Exchanges `bytes` (4 or 8) at `value` between the lanes of `mask`. */
-void shuffle(Shuffle kind, unsigned mask, void* value, size_t bytes, int operand, int width, Where where);
+/** Exchanges `value` between the lanes of `mask`. */
+uint64_t shuffle(Shuffle kind, unsigned mask, uint64_t value, int operand, int width, Where where);
 template <class T>
 T shuffled(Shuffle kind, unsigned mask, T value, int operand, int width, Where where) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles move 4 or 8 bytes");
-  shuffle(kind, mask, &value, sizeof(T), operand, width, where);
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  bits = shuffle(kind, mask, bits, operand, width, where);
+  std::memcpy(&value, &bits, sizeof(T));
   return value;
 }
 enum class Fold { add, min, max, bitAnd, bitOr, bitXor };

@@ -8,7 +8,7 @@ for (const variant of variants) {
   test(`${variant}: the wrappers`, async () => {
     const path = await build(instructions, variant);
     for (const schedule of [0, 1, 2]) {
-      const { code, cases, stderr } = await run(path, ['--schedule', String(schedule)]);
+      const { code, cases, stderr } = await run(path, ['--schedule', `${schedule}`, '--threads', `${schedule + 1}`]);
       const bad = cases.filter((it) => !it.ok).map((it) => `${it.case}: ${it.problem}`);
       assert.is(code, 0, `schedule ${schedule}: ${bad.join('; ')}\n${stderr}`);
       assert.ok(cases.length >= 10);

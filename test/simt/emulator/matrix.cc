@@ -1,4 +1,6 @@
 // ldmatrix and mma.sync: decoded from the registers and addresses of 32 lanes by the maps in simt/mma.h.
+// Most of the time of an emulated product is spent in these loops.
+#pragma GCC optimize("O3,fp-contract=fast")
 #include <cstring>
 
 #include "block.h"
@@ -42,32 +44,37 @@ struct Fragments {
 // Eight columns of B, C or D side by side.
 using Wide __attribute__((vector_size(32))) = float;
 
-float half(Element type, uint32_t bits) {
-  const uint16_t low = static_cast<uint16_t>(bits);
-  return type == Element::bf16 ? toFloat(bf16{low}) : toFloat(f16{low});
+template <Element kType>
+void decode(uint32_t bits, float* low, float* high) {
+  if constexpr (kType == Element::tf32) {
+    *low = __uint_as_float(bits & ~0x1fffu);
+  } else if constexpr (kType == Element::bf16) {
+    *low = __uint_as_float(bits << 16);
+    *high = __uint_as_float(bits & 0xffff0000u);
+  } else {
+    *low = toFloat(f16{static_cast<uint16_t>(bits)});
+    *high = toFloat(f16{static_cast<uint16_t>(bits >> 16)});
+  }
 }
-float truncated(uint32_t bits) { return __uint_as_float(bits & ~0x1fffu); }
 
+// operand: the tiles of M and, from bit 5 on, of N.
+template <Element kType>
 void multiplyAll(Warp&, Meeting& meeting) {
-  const Element type = static_cast<Element>(meeting.operand & 3);
-  const int tilesM = meeting.operand >> 2 & 31, tilesN = meeting.operand >> 7;
-  const bool wide = type == Element::tf32;
-  const int depth = wide ? 8 : 16;
+  constexpr bool kWide = kType == Element::tf32;
+  constexpr int kDepth = kWide ? 8 : 16;
+  const int tilesM = meeting.operand & 31, tilesN = meeting.operand >> 5;
   Fragments* lanes[kWarp];
   for (int lane = 0; lane < kWarp; ++lane) lanes[lane] = static_cast<Fragments*>(meeting.left[lane]);
-  static thread_local float a[16][16];
-  static thread_local Wide b[32][16];
-  for (int n = 0; n < tilesN; ++n) {
-    for (int lane = 0; lane < kWarp; ++lane) {
-      const int g = lane / 4, t = lane % 4;
+  float a[16][16];
+  Wide b[32][16];
+  for (int lane = 0; lane < kWarp; ++lane) {
+    const int g = lane / 4, t = lane % 4;
+    const uint32_t* from = lanes[lane]->b;
+    for (int n = 0; n < tilesN; ++n) {
       for (int i = 0; i < 2; ++i) {
-        const uint32_t bits = lanes[lane]->b[2 * n + i];
-        if (wide) {
-          b[n][t + 4 * i][g] = truncated(bits);
-        } else {
-          b[n][2 * t + 8 * i][g] = half(type, bits);
-          b[n][2 * t + 8 * i + 1][g] = half(type, bits >> 16);
-        }
+        const int k = kWide ? t + 4 * i : 2 * t + 8 * i;
+        float* to = reinterpret_cast<float*>(b[n]) + 8 * k + g;
+        decode<kType>(from[2 * n + i], to, to + 8);
       }
     }
   }
@@ -75,31 +82,25 @@ void multiplyAll(Warp&, Meeting& meeting) {
     for (int lane = 0; lane < kWarp; ++lane) {
       const int g = lane / 4, t = lane % 4;
       for (int i = 0; i < 4; ++i) {
-        const uint32_t bits = lanes[lane]->a[4 * m + i];
-        if (wide) {
-          a[g + 8 * (i % 2)][t + 4 * (i / 2)] = truncated(bits);
-        } else {
-          float* at = &a[g + 8 * (i % 2)][2 * t + 8 * (i / 2)];
-          at[0] = half(type, bits);
-          at[1] = half(type, bits >> 16);
-        }
+        float* to = &a[g + 8 * (i % 2)][kWide ? t + 4 * (i / 2) : 2 * t + 8 * (i / 2)];
+        decode<kType>(lanes[lane]->a[4 * m + i], to, to + 1);
       }
     }
     for (int n = 0; n < tilesN; ++n) {
-      for (int row = 0; row < 16; ++row) {
-        // A lane holds two neighbours of a row: registers 0 and 1 of rows g, 2 and 3 of rows g + 8.
-        float* d[4];
-        Wide sum;
-        for (int t = 0; t < 4; ++t) {
-          d[t] = lanes[row % 8 * 4 + t]->d + 4 * (m * tilesN + n) + 2 * (row / 8);
-          sum[2 * t] = d[t][0];
-          sum[2 * t + 1] = d[t][1];
-        }
-        for (int k = 0; k < depth; ++k) sum += a[row][k] * b[n][k];
-        for (int t = 0; t < 4; ++t) {
-          d[t][0] = sum[2 * t];
-          d[t][1] = sum[2 * t + 1];
-        }
+      // A lane holds two neighbours of a row: registers 0 and 1 of rows g, 2 and 3 of rows g + 8.
+      Wide sum[16];
+      float* rows = reinterpret_cast<float*>(sum);
+      for (int lane = 0; lane < kWarp; ++lane) {
+        const float* d = lanes[lane]->d + 4 * (m * tilesN + n);
+        float* to = rows + lane / 4 * 8 + 2 * (lane % 4);
+        to[0] = d[0], to[1] = d[1], to[64] = d[2], to[65] = d[3];
+      }
+      for (int k = 0; k < kDepth; ++k)
+        for (int row = 0; row < 16; ++row) sum[row] += a[row][k] * b[n][k];
+      for (int lane = 0; lane < kWarp; ++lane) {
+        float* d = lanes[lane]->d + 4 * (m * tilesN + n);
+        const float* from = rows + lane / 4 * 8 + 2 * (lane % 4);
+        d[0] = from[0], d[1] = from[1], d[2] = from[64], d[3] = from[65];
       }
     }
   }
@@ -115,7 +116,10 @@ void loadMatrix(uint32_t* r, int count, bool trans, const void* row, Where where
 
 void multiply(Element type, float* d, const uint32_t* a, const uint32_t* b, int m, int n, Where where) {
   Fragments fragments = {d, a, b};
-  meetAligned(multiplyAll, static_cast<int>(type) | m << 2 | n << 7, &fragments, "mma.sync", where);
+  const auto compute = type == Element::bf16  ? multiplyAll<Element::bf16>
+                       : type == Element::f16 ? multiplyAll<Element::f16>
+                                              : multiplyAll<Element::tf32>;
+  meetAligned(compute, m | n << 5, &fragments, "mma.sync", where);
 }
 
 }  // namespace simt::emu

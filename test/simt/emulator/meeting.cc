@@ -1,6 +1,4 @@
 // What a warp does together: shuffles, votes, reductions, __syncwarp.
-#include <cstring>
-
 #include "block.h"
 #include "simt/warp.h"
 
@@ -18,11 +16,9 @@ void complete(Warp& warp, Meeting& meeting) {
 }
 
 struct Shuffled {
-  void* value;
-  size_t bytes;
+  uint64_t value;
   int operand, width;
   Shuffle kind;
-  unsigned char old[8];
 };
 
 int sourceOf(const Shuffled& it, int lane) {
@@ -42,18 +38,17 @@ int sourceOf(const Shuffled& it, int lane) {
 }
 
 void shuffleAll(Warp&, Meeting& meeting) {
+  uint64_t old[kWarp];
   for (uint32_t left = meeting.came; left; left &= left - 1) {
-    Shuffled& it = *static_cast<Shuffled*>(meeting.left[__builtin_ctz(left)]);
-    std::memcpy(it.old, it.value, it.bytes);
+    const int lane = __builtin_ctz(left);
+    old[lane] = static_cast<Shuffled*>(meeting.left[lane])->value;
   }
   for (uint32_t left = meeting.came; left; left &= left - 1) {
     const int lane = __builtin_ctz(left);
     Shuffled& it = *static_cast<Shuffled*>(meeting.left[lane]);
     const int source = sourceOf(it, lane) % kWarp;
-    if (meeting.came >> source & 1)
-      std::memcpy(it.value, static_cast<Shuffled*>(meeting.left[source])->old, it.bytes);
-    else  // A lane that does not take part has no defined value.
-      std::memset(it.value, 0xff, it.bytes);
+    // A lane that does not take part has no defined value.
+    it.value = meeting.came >> source & 1 ? old[source] : ~uint64_t{0};
   }
 }
 
@@ -196,11 +191,12 @@ void meetingsAfterExit(Warp& warp) {
   }
 }
 
-void shuffle(Shuffle kind, unsigned mask, void* value, size_t bytes, int operand, int width, Where where) {
-  Shuffled it = {value, bytes, operand, width, kind, {}};
+uint64_t shuffle(Shuffle kind, unsigned mask, uint64_t value, int operand, int width, Where where) {
   if (width < 1 || width > kWarp || (width & (width - 1)))
     fault("bad width", where, "a shuffle over %d lanes: must be a power of two up to 32", width);
+  Shuffled it = {value, operand, width, kind};
   meet(mask, shuffleAll, static_cast<int>(kind) * 64 + width, &it, "a shuffle", where);
+  return it.value;
 }
 
 unsigned reduce(Fold fold, unsigned mask, unsigned value, bool isSigned, Where where) {

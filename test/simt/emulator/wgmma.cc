@@ -1,7 +1,7 @@
 // wgmma and what else a warpgroup does together. Operands are read through their descriptors, byte by byte as the
 // hardware addresses them: at the issue and again at the wait that covers the product, when they must still be the
 // same. D's registers are NaN in between and must be found so.
-#pragma GCC optimize("O3")
+#pragma GCC optimize("O3,fp-contract=fast")
 #include <cstring>
 
 #include "hopper_state.h"
