@@ -22,12 +22,16 @@ std::string describe(DType dtype, const Shape& shape) {
 // Touching memory that the system has at hand takes 0.11 s of a core for a GiB in huge pages, 0.45 s in small ones. (In
 // a virtual machine whose host must find the memory first, it is 2.5 s in either.)
 std::shared_ptr<std::byte> allocate(size_t bytes, const std::string& what) {
-  const size_t length = std::max<size_t>(bytes, 1);
+  // Linux places a mapping at a huge page's start only where it is as long as whole ones; the last few bytes are not
+  // worth one.
+  constexpr size_t huge = size_t{2} << 20;
+  const size_t whole = bytes / huge * huge;
+  const size_t length = std::max<size_t>(whole ? whole + (bytes > whole ? huge : 0) : bytes, 1);
   void* p = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) {
     throw Error("ERR_OUT_OF_MEMORY", "cannot allocate " + std::to_string(bytes) + " bytes for " + what);
   }
-  madvise(p, length, MADV_HUGEPAGE);  // a wish: without huge pages all works as well
+  if (whole) madvise(p, whole, MADV_HUGEPAGE);  // a wish: without huge pages all works as well
   return {static_cast<std::byte*>(p), [length](std::byte* q) { munmap(q, length); }};
 }
 
