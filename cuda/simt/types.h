@@ -1,6 +1,9 @@
 // 16-bit floating types and packs of elements. Storage types only: arithmetic is float32. Conversions round to nearest
 // even and give the canonical NaN 0x7fff, with the same bits under both compilers; tf32 rounds to nearest, ties away.
 #pragma once
+#include <cstring>
+#include <type_traits>
+
 #include "simt/builtins.h"
 #ifdef __CUDACC__
 #define SIMT_DEVICE __device__ __forceinline__
@@ -23,84 +26,103 @@ struct tf32 {
   uint32_t bits;
 };
 
-#ifdef __CUDACC__
-SIMT_DEVICE float toFloat(float x) { return x; }
-SIMT_DEVICE float toFloat(bf16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
-SIMT_DEVICE float toFloat(f16 x) {
+SIMT_BOTH float asFloat(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __uint_as_float(bits);
+#else
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+#endif
+}
+SIMT_BOTH uint32_t asBits(float value) {
+#ifdef __CUDA_ARCH__
+  return __float_as_uint(value);
+#else
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+#endif
+}
+
+SIMT_BOTH float toFloat(float x) { return x; }
+SIMT_BOTH float toFloat(bf16 x) { return asFloat(static_cast<uint32_t>(x.bits) << 16); }
+SIMT_BOTH float toFloat(f16 x) {
+#ifdef __CUDA_ARCH__
   float y;
   asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
   return y;
+#else
+  const uint32_t sign = (x.bits & 0x8000u) << 16, rest = (x.bits & 0x7fffu) << 13;
+  if (rest >= 0x0f800000u) return asFloat(sign | 0x7f800000u | (rest & 0x7fffffu));
+  return asFloat(asBits(asFloat(rest) * 0x1p112f) | sign);  // exact, for values below the normal ones too
+#endif
 }
+
 template <class T>
-SIMT_DEVICE T fromFloat(float x);
+SIMT_BOTH T fromFloat(float x);
 template <>
-SIMT_DEVICE float fromFloat<float>(float x) {
+SIMT_BOTH float fromFloat<float>(float x) {
   return x;
 }
 template <>
-SIMT_DEVICE bf16 fromFloat<bf16>(float x) {
+SIMT_BOTH bf16 fromFloat<bf16>(float x) {
+#ifdef __CUDA_ARCH__
   bf16 y;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
   return y;
+#else
+  const uint32_t bits = asBits(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fff};
+  return {static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16)};
+#endif
 }
 template <>
-SIMT_DEVICE f16 fromFloat<f16>(float x) {
+SIMT_BOTH f16 fromFloat<f16>(float x) {
+#ifdef __CUDA_ARCH__
   f16 y;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
   return y;
+#else
+  const uint32_t bits = asBits(x), sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
+  if (rest > 0x7f800000u) return {0x7fff};
+  if (rest >= 0x477ff000u) return {static_cast<uint16_t>(sign | 0x7c00u)};
+  // Below the least normal half, adding 0.5 rounds at the right bit.
+  if (rest < 0x38800000u) return {static_cast<uint16_t>(sign | (asBits(asFloat(rest) + 0.5f) - 0x3f000000u))};
+  return {static_cast<uint16_t>(sign | ((rest - 0x38000000u + 0xfffu + (rest >> 13 & 1)) >> 13))};
+#endif
 }
-/** Two values in one register, `low` in bits 0 to 15. */
+
+/** Two values of bf16 or f16 in one register, `low` in bits 0 to 15. */
 template <class T>
-SIMT_DEVICE uint32_t pack2(float low, float high);
-template <>
-SIMT_DEVICE uint32_t pack2<bf16>(float low, float high) {
+SIMT_BOTH uint32_t pack2(float low, float high) {
+#ifdef __CUDA_ARCH__
   uint32_t y;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  if constexpr (std::is_same_v<T, bf16>)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
   return y;
+#else
+  return fromFloat<T>(low).bits | static_cast<uint32_t>(fromFloat<T>(high).bits) << 16;
+#endif
 }
-template <>
-SIMT_DEVICE uint32_t pack2<f16>(float low, float high) {
-  uint32_t y;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
-  return y;
+/** The two values of such a register. */
+template <class T>
+SIMT_BOTH float2 unpack2(uint32_t x) {
+  return make_float2(toFloat(T{static_cast<uint16_t>(x)}), toFloat(T{static_cast<uint16_t>(x >> 16)}));
 }
-SIMT_DEVICE uint32_t toTf32(float x) {
+
+SIMT_BOTH uint32_t toTf32(float x) {
+#ifdef __CUDA_ARCH__
   uint32_t y;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));
   return y;
-}
 #else
-inline float toFloat(float x) { return x; }
-inline float toFloat(bf16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
-float toFloat(f16 x);
-template <class T>
-T fromFloat(float x);
-template <>
-inline float fromFloat<float>(float x) {
-  return x;
-}
-template <>
-inline bf16 fromFloat<bf16>(float x) {
-  const uint32_t bits = __float_as_uint(x);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fff};
-  return {static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16)};
-}
-template <>
-f16 fromFloat<f16>(float x);
-template <class T>
-uint32_t pack2(float low, float high) {
-  return fromFloat<T>(low).bits | static_cast<uint32_t>(fromFloat<T>(high).bits) << 16;
-}
-inline uint32_t toTf32(float x) {
-  const uint32_t bits = __float_as_uint(x);
+  const uint32_t bits = asBits(x);
   if ((bits & 0x7f800000u) == 0x7f800000u) return (bits & 0x7fffffu) ? 0x7fffffffu : bits;
   return (bits + 0x1000u) & ~0x1fffu;
-}
 #endif
-/** The two values of a register of two. */
-template <class T>
-SIMT_DEVICE float2 unpack2(uint32_t x) {
-  return make_float2(toFloat(T{static_cast<uint16_t>(x)}), toFloat(T{static_cast<uint16_t>(x >> 16)}));
 }
 
 /** N elements that move as one access of up to 16 bytes. */

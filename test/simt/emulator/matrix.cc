@@ -123,31 +123,3 @@ void multiply(Element type, float* d, const uint32_t* a, const uint32_t* b, int 
 }
 
 }  // namespace simt::emu
-
-#if defined(__F16C__)
-#include <immintrin.h>
-
-float simt::toFloat(f16 x) { return _cvtsh_ss(x.bits); }
-template <>
-simt::f16 simt::fromFloat<simt::f16>(float x) {
-  return x != x ? f16{0x7fff} : f16{static_cast<uint16_t>(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT))};
-}
-#else
-// 16-bit halves by scaling in float32: the products are exact but for the one rounding wanted.
-float simt::toFloat(f16 x) {
-  const uint32_t sign = (x.bits & 0x8000u) << 16, rest = (x.bits & 0x7fffu) << 13;
-  if (rest >= 0x0f800000u) return __uint_as_float(sign | 0x7f800000u | (rest & 0x7fffffu));
-  return __uint_as_float(__float_as_uint(__uint_as_float(rest) * 0x1p112f) | sign);
-}
-template <>
-simt::f16 simt::fromFloat<simt::f16>(float x) {
-  if (x != x) return {0x7fff};
-  const uint32_t bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
-  if (rest >= 0x477ff000u) return {static_cast<uint16_t>(sign | 0x7c00u)};
-  if (rest < 0x38800000u) {  // below the least normal half: adding 0.5 rounds at the right bit
-    const float shifted = __uint_as_float(rest) + 0.5f;
-    return {static_cast<uint16_t>(sign | (__float_as_uint(shifted) - 0x3f000000u))};
-  }
-  return {static_cast<uint16_t>(sign | ((rest - 0x38000000u + 0xfffu + (rest >> 13 & 1)) >> 13))};
-}
-#endif

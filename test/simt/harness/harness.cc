@@ -7,17 +7,13 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#ifndef __CUDACC__
 #include "emulator.h"
+#endif
 
 namespace harness {
 namespace {
 
-constexpr size_t kAlign = 256;
-#ifdef __SANITIZE_ADDRESS__
-constexpr size_t kCanary = 0;  // the allocator's own red zones begin right at the ends
-#else
-constexpr size_t kCanary = 256;
-#endif
 constexpr unsigned char kGuard = 0xc9;
 constexpr unsigned char kPoison[2] = {0xa5, 0xff};  // repeated: a NaN in float64, float32, bf16 and f16
 
@@ -28,6 +24,38 @@ std::vector<std::pair<std::string, std::function<void()>>>& table() {
 
 std::string found;
 double largest;  // the largest error of the running case
+
+// What the emulator and a device do differently.
+#ifdef __CUDACC__
+constexpr size_t kCanary = 256;
+cudaError_t finish(cudaError_t status) { return status == cudaSuccess ? cudaDeviceSynchronize() : status; }
+std::string launchFault() {
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? "" : cudaGetErrorString(error);
+}
+char* allocate(size_t bytes) {
+  void* at = nullptr;
+  return cudaMallocManaged(&at, bytes) == cudaSuccess ? static_cast<char*>(at) : nullptr;
+}
+void release(char* at) { cudaFree(at); }
+void tell(const void*, size_t) {}
+void forget(const void*) {}
+#else
+#ifdef __SANITIZE_ADDRESS__
+constexpr size_t kCanary = 0;  // the allocator's own red zones begin right at the ends
+#else
+constexpr size_t kCanary = 256;
+#endif
+cudaError_t finish(cudaError_t status) { return status; }
+std::string launchFault() { return simt::emu::takeFault(); }
+char* allocate(size_t bytes) {
+  void* at = nullptr;
+  return posix_memalign(&at, 256, bytes) ? nullptr : static_cast<char*>(at);
+}
+void release(char* at) { free(at); }
+void tell(const void* at, size_t bytes) { simt::emu::registerGlobal(at, bytes); }
+void forget(const void* at) { simt::emu::unregisterGlobal(at); }
+#endif
 
 std::string quoted(const std::string& text) {
   std::string out = "\"";
@@ -48,7 +76,7 @@ bool run(const std::string& name, const std::function<void()>& body) {
   } catch (const std::exception& error) {
     problem = error.what();
   }
-  if (problem.empty()) problem = simt::emu::takeFault();
+  if (problem.empty()) problem = launchFault();
   if (problem.empty()) problem = found;
   const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   std::printf("{\"case\":%s,\"ok\":%s,\"ms\":%.1f,\"error\":%.3g%s%s}\n", quoted(name).c_str(),
@@ -75,9 +103,15 @@ void fail(const char* format, ...) {
 }
 
 void check(cudaError_t status) {
-  if (status == cudaSuccess) return;
-  const std::string fault = simt::emu::takeFault();
+  if (finish(status) == cudaSuccess) return;
+  const std::string fault = launchFault();
   fail("%s", fault.empty() ? "the launch failed" : fault.c_str());
+}
+
+void allowShared([[maybe_unused]] size_t bytes) {
+#ifndef __CUDACC__
+  simt::emu::options().sharedLimit = bytes;
+#endif
 }
 
 std::vector<double> uniform(size_t count, double low, double high, uint64_t seed) {
@@ -124,18 +158,18 @@ void expectNoWorse(const std::vector<double>& actual, const std::vector<double>&
 
 Memory::Memory(size_t bytes, size_t skip, bool poisoned) : bytes_(bytes) {
   const size_t before = kCanary + skip, total = before + bytes + kCanary;
-  if (posix_memalign(reinterpret_cast<void**>(&base_), kAlign, total ? total : 1))
-    fail("no memory for %zu bytes", total);
+  base_ = allocate(total ? total : 1);
+  if (!base_) fail("no memory for %zu bytes", total);
   at_ = base_ + before;
   std::memset(base_, kGuard, before);
   std::memset(at_ + bytes, kGuard, kCanary);
   if (poisoned)
     for (size_t i = 0; i < bytes; ++i) at_[i] = static_cast<char>(kPoison[i % 2]);
-  simt::emu::registerGlobal(at_, bytes);
+  tell(at_, bytes);
 }
 
 Memory::~Memory() {
-  simt::emu::unregisterGlobal(at_);
+  forget(at_);
   for (const char* at = base_; at < at_; ++at)
     if (static_cast<unsigned char>(*at) != kGuard) {
       damage("canary overwritten: " + std::to_string(at_ - at) + " bytes before a buffer of " + std::to_string(bytes_));
@@ -146,7 +180,7 @@ Memory::~Memory() {
       damage("canary overwritten: " + std::to_string(i) + " bytes after a buffer of " + std::to_string(bytes_));
       break;
     }
-  free(base_);
+  release(base_);
 }
 
 long Memory::unwritten(size_t size) const {
@@ -189,12 +223,13 @@ int main(int count, char** arguments) {
       return 2;
     }
     const char* value = arguments[++i];
-    if (name == "--shard")
-      std::sscanf(value, "%u/%u", &shard, &shards);
+    if (name == "--shard") std::sscanf(value, "%u/%u", &shard, &shards);
+#ifndef __CUDACC__
     else if (name == "--schedule")
       simt::emu::options().schedule = std::strtoull(value, nullptr, 10);
     else if (name == "--threads")
       simt::emu::options().threads = std::atoi(value);
+#endif
     else if (name == "--case")
       only = value;
     else if (name == "--match")

@@ -33,6 +33,9 @@ void addCase(std::string name, std::function<void()> body);
 /** Fails the case with the emulator's report unless `status` is cudaSuccess. */
 void check(cudaError_t status);
 
+/** Lets blocks have more shared memory than the 99 KiB that sm_80's kernels keep to. */
+void allowShared(size_t bytes);
+
 /** Values in [low, high), the same for the same seed. */
 std::vector<double> uniform(size_t count, double low, double high, uint64_t seed);
 

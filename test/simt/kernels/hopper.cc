@@ -1,7 +1,6 @@
 // sm_90a's instructions against float64, and the product with each of its faults.
 #include "hopper.h"
 
-#include "emulator.h"
 #include "harness.h"
 
 using namespace harness;
@@ -21,7 +20,7 @@ std::vector<double> timesTransposed(const std::vector<double>& a, const std::vec
 }
 
 void product(HopperFault fault, int m, int n, int k) {
-  simt::emu::options().sharedLimit = 227 * 1024;
+  allowShared(227 * 1024);
   const Input<bf16> a(uniform(m * k, -1, 1, 21)), b(uniform(n * k, -1, 1, 22));
   Output<bf16> c(m * n);
   check(hopperProduct(fault, a.data(), b.data(), c.data(), m, n, k));
