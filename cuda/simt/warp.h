@@ -25,6 +25,19 @@ SIMT_DEVICE void warpMax(T (&v)[N], int width = 32) {
     for (int i = 0; i < N; ++i) v[i] = max(v[i], __shfl_xor_sync(kFullWarp, v[i], lanes));
   }
 }
+/** The sum of `v` over groups of `width` lanes, to all of them. */
+template <class T>
+SIMT_DEVICE T warpSum(T v, int width = 32) {
+  T one[1] = {v};
+  warpSum(one, width);
+  return one[0];
+}
+template <class T>
+SIMT_DEVICE T warpMax(T v, int width = 32) {
+  T one[1] = {v};
+  warpMax(one, width);
+  return one[0];
+}
 /** Waits at barrier `id` (1 to 15) until `threads`, a multiple of 32, have come to it or called barArrive. */
 SIMT_DEVICE void barSync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 /** Comes to barrier `id` and does not wait. */
@@ -44,22 +57,18 @@ template <int N, class T>
 void warpMax(T (&v)[N], int width = 32, SIMT_WHERE) {
   emu::butterfly(emu::Fold::max, v, N, width, where);
 }
+template <class T>
+T warpSum(T v, int width = 32, SIMT_WHERE) {
+  emu::butterfly(emu::Fold::add, &v, 1, width, where);
+  return v;
+}
+template <class T>
+T warpMax(T v, int width = 32, SIMT_WHERE) {
+  emu::butterfly(emu::Fold::max, &v, 1, width, where);
+  return v;
+}
 void barSync(int id, int threads, SIMT_WHERE);
 void barArrive(int id, int threads, SIMT_WHERE);
 #endif
-
-/** The sum of `v` over groups of `width` lanes, to all of them. */
-template <class T>
-SIMT_DEVICE T warpSum(T v, int width = 32) {
-  T one[1] = {v};
-  warpSum(one, width);
-  return one[0];
-}
-template <class T>
-SIMT_DEVICE T warpMax(T v, int width = 32) {
-  T one[1] = {v};
-  warpMax(one, width);
-  return one[0];
-}
 
 }  // namespace simt

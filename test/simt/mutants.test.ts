@@ -19,6 +19,7 @@ __global__ void k(int n) {
   if (n < 3 && threadIdx.x >= 2) __syncthreads();
   cpAsyncWait<0>();
   for (int i = min(n, 5); i < n; ++i) f<int>(i);
+  if constexpr (kSize < 4) f<long>(n == 2 ? n : 3);
 }
 void host(int n) { if (n < 3) cpAsyncWait<0>(); }
 `);
@@ -35,6 +36,7 @@ void host(int n) { if (n < 3) cpAsyncWait<0>(); }
       '6: 5 for min(n, 5)',
       '6: i <= n',
       '6: n for min(n, 5)',
+      '7: true for n == 2',
     ].sort(),
   );
   assert.match(source, /void host\(int n\) \{ if \(n < 3\) cpAsyncWait<0>\(\); \}/);

@@ -1,5 +1,5 @@
 // Mutations of a kernel's source: each barrier, fence and wait taken out, each wait made one group shorter, each comparison
-// moved by one and, where it guards something, taken to be true, each min() reduced to either argument. All of them go into one copy of the source, behind a
+// moved by one and, where it guards something, taken to be true (equality too), each min() reduced to either argument. All of them go into one copy of the source, behind a
 // number that the driver sets, so that one build serves them all.
 
 export interface Mutation {
@@ -77,11 +77,11 @@ function operands(text: string, from: number, to: number): [number, number] {
 
 /** Whether the condition that holds `at` is an if's or a conditional operator's, and may be decided at run time. */
 function context(text: string, at: number): 'guard' | 'loop' | 'fixed' {
-  const before = text.slice(
-    Math.max(0, text.lastIndexOf(';', at), text.lastIndexOf('{', at), text.lastIndexOf('}', at)),
-    at,
-  );
-  if (/\b(if\s+constexpr|static_assert|constexpr|template|using)\b/.test(before)) return 'fixed';
+  const start = Math.max(0, ...[';', '{', '}'].map((mark) => text.lastIndexOf(mark, at)));
+  const before = text.slice(start, at);
+  const branch = /\bif\s+constexpr\s*(?=\()/.exec(before);
+  if (branch && closing(text, start + branch.index + branch[0].length) > at) return 'fixed';
+  if (!branch && /\b(static_assert|constexpr|template|using)\b/.test(before)) return 'fixed';
   const line = text.slice(text.lastIndexOf('\n', at) + 1, at);
   return /\b(for|while)\s*\(/.test(line) ? 'loop' : 'guard';
 }
@@ -124,7 +124,7 @@ export function mutate(source: string): Mutated {
         make: (inner) => `(simtIs(${out}) ? (void)0 : ${shorter ? `simtIs(${longer}) ? ${shorter} : ` : ''}${inner})`,
       });
     }
-    for (const { 0: operator, index } of text.slice(from, to).matchAll(/ (<|<=|>|>=) /g)) {
+    for (const { 0: operator, index } of text.slice(from, to).matchAll(/ (<|<=|>|>=|==|!=) /g)) {
       const at = from + index;
       const kind = context(text, at);
       if (kind === 'fixed') continue;
@@ -132,14 +132,17 @@ export function mutate(source: string): Mutated {
       const sign = operator.trim();
       const left = source.slice(start, at);
       const right = source.slice(at + operator.length, end);
-      const off = note(at, `${left} ${shifted[sign]} ${right}`);
+      const other = shifted[sign];
+      if (!other && kind === 'loop') continue;
+      const off = other ? note(at, `${left} ${other} ${right}`) : -1;
       const always = kind === 'guard' ? note(at, `true for ${left} ${sign} ${right}`) : -1;
       edits.push({
         from: start,
         to: end,
         make: () => {
-          const choice = `(simtIs(${off}) ? (${left}) ${shifted[sign]} (${right}) : (${left}) ${sign} (${right}))`;
-          return always < 0 ? choice : `(simtIs(${always}) || ${choice})`;
+          const plain = `(${left}) ${sign} (${right})`;
+          const choice = other ? `(simtIs(${off}) ? (${left}) ${other} (${right}) : ${plain})` : plain;
+          return always < 0 ? choice : `(simtIs(${always}) || (${choice}))`;
         },
       });
     }

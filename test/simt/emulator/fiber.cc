@@ -9,6 +9,11 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+#ifdef __SANITIZE_ADDRESS__
+// Every exit of a fiber would otherwise ask the system for the signal stack.
+extern "C" const char* __asan_default_options() { return "use_sigaltstack=0"; }
+#endif
+
 namespace simt::emu {
 namespace {
 
