@@ -20,6 +20,7 @@ __global__ void k(int n) {
   cpAsyncWait<0>();
   for (int i = min(n, 5); i < n; ++i) f<int>(i);
   if constexpr (kSize < 4) f<long>(n == 2 ? n : 3);
+  if (n > min(n, 7)) barSync(1, n < 9 ? 32 : 64);
 }
 void host(int n) { if (n < 3) cpAsyncWait<0>(); }
 `);
@@ -37,6 +38,13 @@ void host(int n) { if (n < 3) cpAsyncWait<0>(); }
       '6: i <= n',
       '6: n for min(n, 5)',
       '7: true for n == 2',
+      '8: 7 for min(n, 7)',
+      '8: n <= 9',
+      '8: n >= min(n, 7)',
+      '8: true for n < 9',
+      '8: true for n > min(n, 7)',
+      '8: without barSync(1, n < 9 ? 32 : 64)',
+      '8: n for min(n, 7)',
     ].sort(),
   );
   assert.match(source, /void host\(int n\) \{ if \(n < 3\) cpAsyncWait<0>\(\); \}/);

@@ -98,80 +98,108 @@ function topLevelComma(text: string, from: number, end: number): number {
 
 const shifted: Record<string, string> = { '<': '<=', '<=': '<', '>': '>=', '>=': '>' };
 
-/** All mutations of `source` in one text. Throws where a mutated place lies inside another. */
+/** A place and what takes its place; `render` gives the text of a part of it, with the mutations in there. */
+interface Edit {
+  from: number;
+  to: number;
+  make: (render: (from: number, to: number) => string) => string;
+}
+
+/** source[from, to) with all edits inside it. */
+function rendered(source: string, edits: Edit[], from: number, to: number): string {
+  const inside = edits.filter((it) => it.from >= from && it.to <= to);
+  let result = '';
+  let done = from;
+  for (const edit of inside) {
+    if (edit.to <= done) continue; // made together with the one that holds it
+    if (edit.from < done) throw new Error(`mutations overlap at ${source.slice(edit.from, edit.to)}`);
+    const others = inside.filter((it) => it !== edit);
+    result += source.slice(done, edit.from) + edit.make((a, b) => rendered(source, others, a, b));
+    done = edit.to;
+  }
+  return result + source.slice(done, to);
+}
+
+/** All mutations of `source` in one text. */
 export function mutate(source: string): Mutated {
   const text = code(source);
   const mutations: Mutation[] = [];
-  const edits: { from: number; to: number; make: (inner: string) => string }[] = [];
+  const edits: Edit[] = [];
   const note = (at: number, change: string) => {
-    mutations.push({ line: text.slice(0, at).split('\n').length, change });
+    mutations.push({ line: text.slice(0, at).split('\n').length, change: change.replace(/\s+/g, ' ') });
     return mutations.length - 1;
   };
+
+  const wait = (match: RegExpExecArray) => {
+    const from = match.index;
+    const open = from + match[0].length - 1;
+    const to = closing(text, open);
+    const whole = source.slice(from, to);
+    const out = note(from, `without ${whole}`);
+    const groups = /^\d+$/.test(match[3] ?? '') ? Number(match[3]) : -1;
+    const longer = `${match[1]}<${groups + 1}>`;
+    const later = groups < 0 ? -1 : note(from, `${longer}${source.slice(open, to)} for ${whole}`);
+    edits.push({
+      from,
+      to,
+      make: (render) => {
+        const call = source.slice(from, open) + render(open, to);
+        const other = later < 0 ? '' : `simtIs(${later}) ? ${longer}${render(open, to)} : `;
+        return `(simtIs(${out}) ? (void)0 : ${other}${call})`;
+      },
+    });
+  };
+
+  const compare = (at: number, operator: string) => {
+    const kind = context(text, at);
+    const sign = operator.trim();
+    const other = shifted[sign];
+    if (kind === 'fixed' || (kind === 'loop' && !other)) return;
+    const after = at + operator.length;
+    const [from, to] = operands(text, at, after);
+    const [left, right] = [source.slice(from, at), source.slice(after, to)];
+    const off = other ? note(at, `${left} ${other} ${right}`) : -1;
+    const always = kind === 'guard' ? note(at, `true for ${left} ${sign} ${right}`) : -1;
+    edits.push({
+      from,
+      to,
+      make: (render) => {
+        const [a, b] = [render(from, at), render(after, to)];
+        const plain = `(${a}) ${sign} (${b})`;
+        const choice = other ? `(simtIs(${off}) ? (${a}) ${other} (${b}) : ${plain})` : plain;
+        return always < 0 ? choice : `(simtIs(${always}) || (${choice}))`;
+      },
+    });
+  };
+
+  const least = (from: number) => {
+    if (context(text, from) === 'fixed') return;
+    const open = from + 4;
+    const to = closing(text, open - 1);
+    const comma = topLevelComma(text, open, to);
+    const [a, b] = [source.slice(open, comma), source.slice(comma + 1, to - 1).trim()];
+    const one = note(from, `${a} for min(${a}, ${b})`);
+    const two = note(from, `${b} for min(${a}, ${b})`);
+    edits.push({
+      from,
+      to,
+      make: (render) => {
+        const [first, second] = [render(open, comma), render(comma + 1, to - 1)];
+        return `(simtIs(${one}) ? (${first}) : simtIs(${two}) ? (${second}) : min(${first}, ${second}))`;
+      },
+    });
+  };
+
   for (const [from, to] of bodies(text)) {
     const body = text.slice(0, to);
     waits.lastIndex = from;
-    for (let match = waits.exec(body); match; match = waits.exec(body)) {
-      const at = match.index;
-      const end = closing(text, text.indexOf('(', at + match[1].length + (match[2]?.length ?? 0)));
-      const whole = source.slice(at, end);
-      const out = note(at, `without ${whole}`);
-      const shorter =
-        match[3] && /^\d+$/.test(match[3]) ? whole.replace(/<\d+>/, `<${Number(match[3]) + 1}>`) : undefined;
-      const longer = shorter ? note(at, `${shorter} for ${whole}`) : -1;
-      edits.push({
-        from: at,
-        to: end,
-        make: (inner) => `(simtIs(${out}) ? (void)0 : ${shorter ? `simtIs(${longer}) ? ${shorter} : ` : ''}${inner})`,
-      });
-    }
-    for (const { 0: operator, index } of text.slice(from, to).matchAll(/ (<|<=|>|>=|==|!=) /g)) {
-      const at = from + index;
-      const kind = context(text, at);
-      if (kind === 'fixed') continue;
-      const [start, end] = operands(text, at, at + operator.length);
-      const sign = operator.trim();
-      const left = source.slice(start, at);
-      const right = source.slice(at + operator.length, end);
-      const other = shifted[sign];
-      if (!other && kind === 'loop') continue;
-      const off = other ? note(at, `${left} ${other} ${right}`) : -1;
-      const always = kind === 'guard' ? note(at, `true for ${left} ${sign} ${right}`) : -1;
-      edits.push({
-        from: start,
-        to: end,
-        make: () => {
-          const plain = `(${left}) ${sign} (${right})`;
-          const choice = other ? `(simtIs(${off}) ? (${left}) ${other} (${right}) : ${plain})` : plain;
-          return always < 0 ? choice : `(simtIs(${always}) || (${choice}))`;
-        },
-      });
-    }
+    for (let match = waits.exec(body); match; match = waits.exec(body)) wait(match);
+    for (const { 0: operator, index } of body.slice(from).matchAll(/ (<|<=|>|>=|==|!=) /g))
+      compare(from + index, operator);
+    for (const { index } of body.slice(from).matchAll(/(?<![\w.:])min\(/g)) least(from + index);
   }
-  for (const [from, to] of bodies(text)) {
-    for (const { index } of text.slice(from, to).matchAll(/(?<![\w.:])min\(/g)) {
-      const at = from + index;
-      const end = closing(text, at + 3);
-      if (context(text, at) === 'fixed') continue;
-      const comma = topLevelComma(text, at + 4, end);
-      const [first, second] = [source.slice(at + 4, comma), source.slice(comma + 1, end - 1).trim()];
-      const one = note(at, `${first} for min(${first}, ${second})`);
-      const two = note(at, `${second} for min(${first}, ${second})`);
-      edits.push({
-        from: at,
-        to: end,
-        make: (it) => `(simtIs(${one}) ? (${first}) : simtIs(${two}) ? (${second}) : ${it})`,
-      });
-    }
-  }
-  edits.sort((a, b) => a.from - b.from);
-  let result = '';
-  let done = 0;
-  for (const { from, to, make } of edits) {
-    if (from < done) throw new Error(`mutations overlap at ${source.slice(from, to)}: write the comparison apart`);
-    result += source.slice(done, from) + make(source.slice(from, to));
-    done = to;
-  }
-  result += source.slice(done);
+  edits.sort((a, b) => a.from - b.from || b.to - a.to);
+  const result = rendered(source, edits, 0, source.length);
   // The declarations stand behind the includes, on a line of their own that the compiler is told not to count.
   const last = [...result.matchAll(/^#include .*\n/gm)].pop();
   const place = last ? last.index + last[0].length : 0;
