@@ -1,3 +1,4 @@
+// timeout: 600 s
 // Each class of fault is planted in a kernel and must be caught, by the build named here and for the reason given; the same
 // kernels without their faults pass in every build and under shuffled schedules.
 import { test } from 'uvu';

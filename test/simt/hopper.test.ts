@@ -1,3 +1,4 @@
+// timeout: 600 s
 // sm_90a's instructions (mbarriers, bulk copies, wgmma, setmaxnreg) do what their manual says, and each fault planted in a
 // product made of them is caught.
 import { test } from 'uvu';

@@ -1,3 +1,4 @@
+// timeout: 600 s
 // Every instruction that cuda/simt offers does what its manual says, in every build and under shuffled schedules.
 import { spawnSync } from 'node:child_process';
 import { test } from 'uvu';
