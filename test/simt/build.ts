@@ -121,7 +121,8 @@ export interface Recipe {
   refuse?: RegExp;
 }
 
-/** Runs the compiler for `target`, unless that was made by the same command from the same files. */
+/** Runs the compiler for `target`, unless that was made by the same command from the same files; what it said is kept in
+ *  TARGET.log. */
 export async function make(target: string, args: string[], recipe: Recipe): Promise<void> {
   const { compiler = cxx, rule, refuse } = recipe;
   const all = rule ? [...args, '-MMD', '-MF', rule] : args;
@@ -129,7 +130,7 @@ export async function make(target: string, args: string[], recipe: Recipe): Prom
   const command = [compiler, ...all].join(' ');
   const note = `${target}.made`;
   const fresh = () => {
-    const files = existsSync(note) && existsSync(target) ? inputs() : undefined;
+    const files = [note, target, `${target}.log`].every((name) => existsSync(name)) ? inputs() : undefined;
     return files !== undefined && readFileSync(note, 'utf8') === stateOf(command, files);
   };
   if (fresh()) return;
@@ -140,6 +141,7 @@ export async function make(target: string, args: string[], recipe: Recipe): Prom
     if (code !== 0 || refuse?.test(stderr)) throw new Error(`${command} failed:\n${stdout}${stderr}`);
     if (stderr.trim() && !refuse) console.error(stderr.trim());
     renameSync(`${target}.new`, target);
+    writeFileSync(`${target}.log`, stderr);
     writeFileSync(note, stateOf(command, inputs() ?? []) ?? '');
   });
 }
