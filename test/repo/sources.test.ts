@@ -12,7 +12,9 @@ const json = (path: string) => JSON.parse(readFileSync(path, 'utf8'));
 const sources = json('sources.json');
 
 test('sources.json lists every native source file once', () => {
-  const listed: string[] = ['core', 'addon', 'environment', 'null', 'cpu', 'cuda', 'kernels'].flatMap((key) => sources[key]);
+  const listed: string[] = ['core', 'addon', 'environment', 'null', 'cpu', 'cuda', 'kernels'].flatMap(
+    (key) => sources[key],
+  );
   const present = ['native', 'cuda'].flatMap((folder) =>
     readdirSync(folder, { recursive: true, encoding: 'utf8' })
       .filter((name) => /\.(cc|cu)$/.test(name))
