@@ -159,8 +159,14 @@ Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> pha
             return args.out[0].as<T>() + (line * width + phase.x + x * phase.stepX) * columnCount + columns.begin;
           };
           const Packed<T> b{packed + phase.packedAt + columns.begin * p.depth(), p.depth()};
-          gemmRegion(rows.size(), columns.size(), p.depth(), a, b, bias ? bias + columns.begin : nullptr, c,
-                     scratch + each * omp_get_thread_num());
+          const T* start = bias ? bias + columns.begin : nullptr;
+          T* own = scratch + each * omp_get_thread_num();
+          if (p.pixelwise() && Rows<T>::pays(p.pixel)) {
+            const Rows<T> x{args.in[0].as<T>() + rows.begin * p.pixel, p.pixel};
+            gemmRegion(rows.size(), columns.size(), p.depth(), x, b, start, c, own);
+          } else {
+            gemmRegion(rows.size(), columns.size(), p.depth(), a, b, start, c, own);
+          }
         }
       });
     }

@@ -24,6 +24,7 @@ template <class T>
 constexpr int64_t kPanel = 2 * kLanes<T>;  // columns of a packed panel of B
 
 constexpr int64_t kBlockRows = 96, kBlockDepth = 384, kBlockColumns = 384;
+constexpr int64_t kPackedColumns = 768;  // of a B packed as a whole, which needs no copy: the wider, the rarer A's
 // Products are summed in chains of this many before they join C: rounding errors of float32 then stay near those of a
 // chain (a third of one long sum's at a depth of 1728), for one addition to C in 128 multiply-adds.
 constexpr int64_t kChain = 128;
@@ -157,6 +158,16 @@ struct Packed {
   int64_t depth;
 };
 
+// A as rows of contiguous elements, `ld` apart, for gemmRegion: read where they lie.
+template <class T>
+struct Rows {
+  const T* data;
+  int64_t ld;
+
+  // Whether that is faster than through a copy: not where the rows of a tile share sets of the first-level cache.
+  static bool pays(int64_t ld) { return ld * static_cast<int64_t>(sizeof(T)) % 4096 != 0; }
+};
+
 // Elements of scratch that gemmRegion needs, beside a Packed B or with a callable one.
 template <class T>
 constexpr int64_t regionScratch(bool packed) {
@@ -186,7 +197,7 @@ void tileByCopy(int64_t rows, int64_t count, int64_t width, int64_t depth, const
 }
 
 // One thread's region of C.
-//   a(row, rows, k, depth, to, ld)      copies that block of A to row-major `to`
+//   a(row, rows, k, depth, to, ld)      copies that block of A to row-major `to`; or a is a Rows
 //   b(column, columns, k, depth, to)    packs that block of B; or b is a Packed that starts at the region's first
 //   column bias                                null, or one element a column c(row) address of a row of C
 template <class T, class A, class B, class C>
@@ -200,8 +211,14 @@ void gemmRegion(int64_t rows, int64_t columns, int64_t depth, const A& a, const 
   // Columns [n, n + width) of rows [m, m + height), plus the products of one block of the depth.
   const auto product = [&](int64_t n, int64_t width, int64_t m, int64_t height, int64_t block, int64_t k,
                            int64_t step) {
-    const int64_t lda = step + kRowGap;
-    a(m, height, k, step, blockA, lda);
+    const T* left = blockA;
+    int64_t lda = step + kRowGap;
+    if constexpr (std::is_same_v<A, Rows<T>>) {
+      left = a.data + m * a.ld + k;
+      lda = a.ld;
+    } else {
+      a(m, height, k, step, blockA, lda);
+    }
     for (int64_t i = 0; i < height; i++) at[i] = c(m + i) + n;
     panels<T>(width, [&](int64_t j, int64_t count, int64_t panelWidth) {
       const T* panel;
@@ -212,21 +229,21 @@ void gemmRegion(int64_t rows, int64_t columns, int64_t depth, const A& a, const 
       }
       const T* start = bias ? bias + n + j : nullptr;
       rowGroups(height, [&](int64_t i, int64_t group) {
-        const T* left = blockA + i * lda;
         if (count == panelWidth && evenlySpaced(at + i, group)) {
           T* first = at[i] + j;
           const int64_t ldc = group > 1 ? at[i + 1] - at[i] : 0;
-          tileOf<T>(group, panelWidth / kLanes<T>)(step, left, lda, panel, block ? first : start, block ? ldc : 0,
-                                                   first, ldc);
+          tileOf<T>(group, panelWidth / kLanes<T>)(step, left + i * lda, lda, panel, block ? first : start,
+                                                   block ? ldc : 0, first, ldc);
         } else {
-          tileByCopy<T>(group, count, panelWidth, step, left, lda, panel, start, block > 0, at + i, j);
+          tileByCopy<T>(group, count, panelWidth, step, left + i * lda, lda, panel, start, block > 0, at + i, j);
         }
       });
     });
   };
   const auto depthOf = [&](int64_t block) { return depth * block / blocks; };
-  for (int64_t n = 0; n < columns; n += kBlockColumns) {
-    const int64_t width = std::min(kBlockColumns, columns - n);
+  const int64_t most = packed ? kPackedColumns : kBlockColumns;
+  for (int64_t n = 0; n < columns; n += most) {
+    const int64_t width = std::min(most, columns - n);
     if constexpr (packed) {  // C stays in the cache
       for (int64_t m = 0; m < rows; m += kBlockRows) {
         for (int64_t block = 0; block < blocks; block++) {

@@ -1,4 +1,4 @@
-// matmul and linear: blocked products by gemm.h. Bytes moved: A once per kBlockColumns columns, B once per thread row
+// matmul and linear: blocked products by gemm.h. Bytes moved: A once per block of columns, B once per thread row
 // of the grid, C once per kBlockDepth of the depth. Frozen matrices are packed once.
 #include "cpu/gemm.h"
 
@@ -49,6 +49,7 @@ Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
   const std::string key = "matmul " + std::to_string(p.transposeB) + " " + std::to_string(p.columns);
   const auto pack = frozen ? b.buffer->pack(key, packedSize<T>(p.columns, p.depth) * sizeof(T)) : nullptr;
   const Grid grid = gridOf<T>(p.rows, p.columns, p.batch >= 4 * threads ? 1 : threads, frozen);
+  const bool direct = !p.transposeA && Rows<T>::pays(p.depth);
   const int64_t each = std::max(regionScratch<T>(frozen), frozen ? kPanel<T> * p.depth : 0);
 
   const auto run = [=](const Args& args) {
@@ -72,9 +73,16 @@ Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
         };
         const auto c = [&](int64_t row) { return y + (rows.begin + row) * p.columns + columns.begin; };
         const T* start = bias ? bias + columns.begin : nullptr;
+        const auto multiplied = [&](const auto& b) {
+          if (direct) {
+            const Rows<T> own{left + rows.begin * p.depth, p.depth};
+            gemmRegion(rows.size(), columns.size(), p.depth, own, b, start, c, scratch);
+          } else {
+            gemmRegion(rows.size(), columns.size(), p.depth, a, b, start, c, scratch);
+          }
+        };
         if (packed) {
-          const Packed<T> whole{reinterpret_cast<const T*>(packed.get()) + columns.begin * p.depth, p.depth};
-          gemmRegion(rows.size(), columns.size(), p.depth, a, whole, start, c, scratch);
+          multiplied(Packed<T>{reinterpret_cast<const T*>(packed.get()) + columns.begin * p.depth, p.depth});
         } else {
           const T* right = args.in[1].as<T>() + (p.sharedB ? 0 : item * p.columns * p.depth);
           const auto block = [&](int64_t column, int64_t count, int64_t k, int64_t depth, T* to) {
@@ -86,7 +94,7 @@ Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
                   count, depth, [&](int64_t x) { return right + (k + x) * p.columns + j; }, to);
             }
           };
-          gemmRegion(rows.size(), columns.size(), p.depth, a, block, start, c, scratch);
+          multiplied(block);
         }
       }
     });

@@ -18,6 +18,11 @@ struct Patches {
   int64_t kernelHeight, kernelWidth;
 
   int64_t depth() const { return kernelHeight * kernelWidth * channels; }
+  // Whether row i of the matrix is pixel i of the images.
+  bool pixelwise() const {
+    return kernelHeight == 1 && kernelWidth == 1 && strideY == 1 && strideX == 1 && top == 0 && left == 0 &&
+           rows == height && columns == width;
+  }
 };
 
 // Copies columns [k, k + depth) of `count` patches from `row` on to rows of `ld` elements. The pixels of a kernel row

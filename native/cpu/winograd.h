@@ -23,10 +23,10 @@ struct Winograd {
   int64_t tilesX() const { return ceilDiv(outWidth, 4); }
   int64_t tiles() const { return batch * tilesY() * tilesX(); }
 
-  // Whether this is the faster way. With few tiles reading the larger weights outweighs the saving.
+  // Whether this is the faster way. With fewer tiles reading the larger weights outweighs the saving.
   bool pays(int64_t kernelHeight, int64_t kernelWidth) const {
     return kernelHeight == 3 && kernelWidth == 3 && channels % kLanes<float> == 0 && outChannels % kLanes<float> == 0 &&
-           channels >= 32 && outChannels >= 32 && tiles() >= 32;
+           channels >= 32 && outChannels >= 32 && tiles() >= 16;
   }
 };
 
@@ -180,9 +180,13 @@ inline void transformOutput(const Winograd& w, const float* m, int64_t first, in
 inline Bound bindWinograd(const Winograd& w, Buffer* weights, bool hasBias) {
   const int64_t threads = omp_get_max_threads();
   const int64_t ld = w.channels + kRowGap, block = 2 * kPanel<float>;
-  // V of a chunk takes 4 MB at most, and there is a chunk or more for each thread.
+  // V of a chunk takes 4 MB at most, and there is a chunk or more for each thread. Where all tiles are one chunk,
+  // threads divide the outputs instead: each then transforms all tiles, and the weights, which are larger, are read
+  // once.
   const int64_t most = std::clamp<int64_t>((4 << 20) / (36 * 4 * ld) / kTileRows * kTileRows, kTileRows, 8 * kTileRows);
-  const int64_t chunks = roundUp(ceilDiv(w.tiles(), most), std::min(threads, ceilDiv(w.tiles(), kTileRows)));
+  const bool one = w.tiles() <= most && w.tiles() < w.outChannels / threads;
+  const int64_t parts = one ? threads : 1;
+  const int64_t chunks = one ? 1 : roundUp(ceilDiv(w.tiles(), most), std::min(threads, ceilDiv(w.tiles(), kTileRows)));
   const int64_t largest = ceilDiv(w.tiles(), chunks), sizeV = 36 * largest * ld, sizeM = 36 * largest * block;
   const int64_t each = roundUp(std::max(w.channels + sizeV + sizeM, winograd::partSize(w)), kLanes<float>);
 
@@ -196,16 +200,17 @@ inline Bound bindWinograd(const Winograd& w, Buffer* weights, bool hasBias) {
     });
     const auto* u = reinterpret_cast<const float*>(packed.get());
     const float* bias = hasBias ? args.in[2].as<float>() : nullptr;
-    parallelFor(chunks, 1, [&](int64_t begin, int64_t end) {
+    parallelFor(chunks * parts, 1, [&](int64_t begin, int64_t end) {
       float* m = reinterpret_cast<float*>(args.scratch) + each * omp_get_thread_num();
       float *v = m + sizeM, *zeros = v + sizeV;
       std::fill_n(zeros, w.channels, 0.0f);
-      for (int64_t chunk = begin; chunk < end; chunk++) {
-        const Range tiles = partOf(w.tiles(), 1, chunk, chunks);
+      for (int64_t task = begin; task < end; task++) {
+        const Range tiles = partOf(w.tiles(), 1, task / parts, chunks);
+        const Range outputs = partOf(w.outChannels, kPanel<float>, task % parts, parts);
         const int64_t count = tiles.size();
         winograd::transformInput(w, args.in[0].as<float>(), tiles.begin, count, zeros, v, ld);
-        for (int64_t o = 0; o < w.outChannels; o += block) {
-          const int64_t width = std::min(block, w.outChannels - o);
+        for (int64_t o = outputs.begin; o < outputs.end; o += block) {
+          const int64_t width = std::min(block, outputs.end - o);
           for (int64_t i = 0; i < 36; i++) {
             const float* matrix = u + i * winograd::matrixSize(w) + o * w.channels;
             multiply(count, width, w.channels, v + i * count * ld, ld, matrix, false, m + i * count * width, width);
