@@ -5,7 +5,6 @@ import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { median } from '../lib/bench/timing.ts';
 
 const sources = fileURLToPath(new URL('./peers', import.meta.url));
 const built = fileURLToPath(new URL('../build/bench', import.meta.url));
@@ -72,11 +71,14 @@ export class Refused extends Error {}
 export const openPeak = (threads: number): Peer =>
   new Peer('peak', compile('peak.cc', ['-march=native']), [], environment(threads));
 
-/** The machine's rate right now, by the middle of nine short tries: GFLOP/s of `fma`, GB/s of `copy`. */
+/**
+ * The machine's limit, GFLOP/s of `fma` or GB/s of `copy`: the best of nine short tries, since now and then two threads are put on
+ * one core for as long as a try lasts.
+ */
 export async function limitOf(peak: Peer, what: 'fma' | 'copy', threads: number): Promise<number> {
   const rates: number[] = [];
   for (let i = 0; i < 9; i++) rates.push((await peak.ask<{ rate: number }>(what, threads)).rate);
-  return median(rates);
+  return Math.max(...rates);
 }
 
 export function openOneDnn(threads: number): Peer {

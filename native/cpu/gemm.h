@@ -197,9 +197,10 @@ void tileByCopy(int64_t rows, int64_t count, int64_t width, int64_t depth, const
 }
 
 // One thread's region of C.
-//   a(row, rows, k, depth, to, ld)      copies that block of A to row-major `to`; or a is a Rows
-//   b(column, columns, k, depth, to)    packs that block of B; or b is a Packed that starts at the region's first
-//   column bias                                null, or one element a column c(row) address of a row of C
+//   a(row, rows, k, depth, to, ld)    copies that block of A to row-major `to`; or a is a Rows
+//   b(column, columns, k, depth, to)  packs that block of B; or b is a Packed, from the region's first column on
+//   bias                              null, or one element a column
+//   c(row)                            address of a row of C
 template <class T, class A, class B, class C>
 void gemmRegion(int64_t rows, int64_t columns, int64_t depth, const A& a, const B& b, const T* bias, const C& c,
                 T* scratch) {
