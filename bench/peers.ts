@@ -72,8 +72,8 @@ export const openPeak = (threads: number): Peer =>
   new Peer('peak', compile('peak.cc', ['-march=native']), [], environment(threads));
 
 /**
- * The machine's limit, GFLOP/s of `fma` or GB/s of `copy`: the best of nine short tries, since now and then two threads are put on
- * one core for as long as a try lasts.
+ * The machine's limit, GFLOP/s of `fma` or GB/s of `copy`: the best of nine short tries, since now and then two threads are
+ * put on one core for as long as a try lasts.
  */
 export async function limitOf(peak: Peer, what: 'fma' | 'copy', threads: number): Promise<number> {
   const rates: number[] = [];

@@ -51,5 +51,6 @@ export const cases: OpCase[] = [
   frozen('3x3, stride 2', [1, 9, 7, 5], [33, 3, 3], { stride: 2, padding: [0, 0, 1, 1] }),
   frozen('14x14 patches', [1, 28, 42, 3], [5, 14, 14], { stride: 14 }),
   frozen('3x3 by tiles', [1, 23, 25, 32], [48, 3, 3], { padding: 1 }),
+  frozen('3x3 by few tiles, whose outputs threads divide', [1, 14, 13, 32], [96, 3, 3], { padding: 1 }),
   frozen('3x3 by tiles, a batch, padded on two sides', [3, 14, 11, 48], [32, 3, 3], { padding: [0, 2, 1, 0] }),
 ];

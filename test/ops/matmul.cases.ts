@@ -60,4 +60,6 @@ export const cases: OpCase[] = [
   layer('one feature', [4, 1], 1),
   frozen('tokens', [2, 9, 33], 65),
   frozen('deeper than a block', [14, 401], 18),
+  frozen('rows that share cache sets', [2, 1024], 5),
+  frozen('wider than a block on each of two threads', [3, 6], 1650),
 ];

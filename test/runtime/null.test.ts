@@ -1,5 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { sd21Unet } from '../../lib/bench/models.ts';
 import { grad } from '../../lib/graph/grad.ts';
 import { square } from '../../lib/graph/ops/elementwise.ts';
 import { broadcastTo } from '../../lib/graph/ops/layout.ts';
@@ -11,18 +12,7 @@ import { type Device, openDevice } from '../../lib/runtime/index.ts';
 import { simulate } from '../support/simulate.ts';
 
 // Stable Diffusion 2.1's UNet at its full size.
-const config = {
-  in_channels: 4,
-  out_channels: 4,
-  model_channels: 320,
-  channel_mult: [1, 2, 4, 4],
-  num_res_blocks: 2,
-  attention_resolutions: [4, 2, 1],
-  num_head_channels: 64,
-  context_dim: 1024,
-  use_linear_in_transformer: true,
-};
-const unet = new UNet(config);
+const unet = new UNet(sd21Unet);
 const leaves = [...unet.namedParameters().values()].map(({ value }) => value);
 const feeds = { x: new Float32Array(64 * 64 * 4), t: new Int32Array(1), context: new Float32Array(77 * 1024) };
 
