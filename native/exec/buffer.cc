@@ -10,13 +10,6 @@
 
 namespace refl {
 
-std::string describe(DType dtype, const Shape& shape) {
-  static const char* names[] = {"f32", "f64", "i32", "u8"};
-  std::string text = std::string(names[static_cast<int>(dtype)]) + "[";
-  for (size_t i = 0; i < shape.size(); i++) text += (i ? "," : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
 // Fresh pages cost nothing until they are touched, so neither a weight that a file will fill nor the null device's
 // arena is written twice, or at all; unmapping returns them at once, which free() would leave to the allocator's mood.
 // Touching memory that the system has at hand takes 0.11 s of a core for a GiB in huge pages, 0.45 s in small ones. (In

@@ -8,9 +8,21 @@
 
 namespace refl {
 
-enum class DType : uint8_t { f32, f64, i32, u8 };
+enum class DType : uint8_t { f32, f64, i32, u8, bf16, f16 };
 
-constexpr size_t bytesOf(DType t) { return t == DType::f64 ? 8 : t == DType::u8 ? 1 : 4; }
+constexpr size_t bytesOf(DType t) {
+  switch (t) {
+    case DType::f64:
+      return 8;
+    case DType::u8:
+      return 1;
+    case DType::bf16:
+    case DType::f16:
+      return 2;
+    default:
+      return 4;
+  }
+}
 
 using Shape = std::vector<int64_t>;
 

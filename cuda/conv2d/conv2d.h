@@ -1,0 +1,50 @@
+// Two-dimensional cross-correlation of images [N, H, W, C] with kernels, as matrix products whose left operand is never
+// written down (implicit GEMM). All sums are float32.
+#pragma once
+#include <cstddef>
+
+#include "simt/launch.h"
+#include "simt/types.h"
+
+namespace refl::cuda {
+
+struct ConvShape {
+  int images, height, width, channels;  // of x
+  int outHeight, outWidth, outputs;     // of y
+  int kernelHeight, kernelWidth;
+  int strideY, strideX;
+  int top, left;  // zero pixels above and to the left; below and to the right they follow from the output's size
+};
+
+// Weights come as [O, C, kh, kw]. The kernels read them with the summed channels innermost:
+//   for the output         [O, kh, kw, C]
+//   for the input gradient [C, kh, kw, O]
+// both written by these, which overlap nothing.
+template <class T>
+cudaError_t packConvWeight(const ConvShape& shape, const T* weight, T* packed, cudaStream_t stream);
+template <class T>
+cudaError_t packConvWeightForGradInput(const ConvShape& shape, const T* weight, T* packed, cudaStream_t stream);
+
+/** Bytes of scratch for partial sums, of each of the three. They depend on the shape alone. */
+template <class T>
+size_t conv2dScratch(const ConvShape& shape);
+template <class T>
+size_t conv2dGradInputScratch(const ConvShape& shape);
+template <class T>
+size_t conv2dGradWeightScratch(const ConvShape& shape);
+
+/** y [N, OH, OW, O] from x, a weight packed by packConvWeight and a bias [O] or null. T: float (true float32), bf16,
+ * f16. */
+template <class T>
+cudaError_t conv2dForward(const ConvShape& shape, const T* x, const T* packed, const T* bias, T* y, std::byte* scratch,
+                          cudaStream_t stream);
+/** dx [N, H, W, C] from dy and a weight packed by packConvWeightForGradInput. */
+template <class T>
+cudaError_t conv2dGradInput(const ConvShape& shape, const T* dy, const T* packed, T* dx, std::byte* scratch,
+                            cudaStream_t stream);
+/** dw [O, C, kh, kw] from x and dy. */
+template <class T>
+cudaError_t conv2dGradWeight(const ConvShape& shape, const T* x, const T* dy, T* dw, std::byte* scratch,
+                             cudaStream_t stream);
+
+}  // namespace refl::cuda
