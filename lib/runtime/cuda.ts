@@ -9,7 +9,9 @@ export interface CudaState {
   readonly library: string | undefined;
   /** What the library was built with, as "CUDA 13.0"; undefined where it could not be opened. */
   readonly build: string | undefined;
-  /** Why no device is usable. */
+  /** How many devices can run programs. */
+  readonly devices: number;
+  /** Why there are none, or empty. */
   readonly reason: string;
 }
 
@@ -25,16 +27,28 @@ export function cudaCandidates(named = process.env.REFL_CUDA_LIB): string[] {
 export function cudaState(): CudaState {
   const candidates = cudaCandidates();
   const library = candidates.find(existsSync);
-  if (!library) {
-    const hint = process.env.REFL_CUDA_LIB ? 'REFL_CUDA_LIB names no file' : 'build it with "npm run build:cuda"';
-    return { library, build: undefined, reason: `there is no CUDA library at ${candidates.join(' or ')}; ${hint}` };
-  }
+  if (library) return stateOf(library);
+  const hint = process.env.REFL_CUDA_LIB ? 'REFL_CUDA_LIB names no file' : 'build it with "npm run build:cuda"';
+  const reason = `there is no CUDA library at ${candidates.join(' or ')}; ${hint}`;
+  return { library, build: undefined, devices: 0, reason };
+}
+
+/**
+ * The same kernels and the same host code under the emulator of the tests, as device emu:0: for machines without a GPU, many
+ * thousand times slower. Not part of the package; REFL_EMU_LIB names the library, which test/simt builds.
+ */
+export function emulatorState(): CudaState {
+  const library = process.env.REFL_EMU_LIB;
+  if (library && existsSync(library)) return stateOf(library);
+  const reason = 'it is for tests, and REFL_EMU_LIB does not name the emulated library';
+  return { library: undefined, build: undefined, devices: 0, reason };
+}
+
+function stateOf(library: string): CudaState {
   try {
-    const { build, devices, reason } = typedSync(() => native().openCuda(library));
-    const unused = `the CUDA library lists ${devices} devices, but this version runs no programs on them`;
-    return { library, build, reason: devices ? unused : reason };
+    return { library, ...typedSync(() => native().openCuda(library)) };
   } catch (error) {
     if (!(error instanceof ReflError) || error.code !== 'ERR_DEVICE') throw error;
-    return { library, build: undefined, reason: error.message };
+    return { library, build: undefined, devices: 0, reason: error.message };
   }
 }

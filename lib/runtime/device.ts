@@ -2,7 +2,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { ReflError } from '../errors.ts';
 import { type Graph, type LowerOptions, lower } from '../graph/program.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { cudaState } from './cuda.ts';
+import { cudaState, emulatorState } from './cuda.ts';
 import { dropped, native, typed, typedSync } from './native.ts';
 import { Parameters } from './parameters.ts';
 import { Program } from './program.ts';
@@ -23,12 +23,23 @@ export class Device {
   readonly threads: number;
   private id: number | undefined;
 
-  constructor(kind: string, threads: number) {
+  private constructor(kind: string, threads: number, id: number) {
     this.kind = kind;
     this.threads = threads;
-    const id = typedSync(() => native().openDevice(kind, threads));
     this.id = id;
     dropped.register(this, () => native().closeDevice(id), this);
+  }
+
+  /** What {@link openDevice} does once names are resolved: `library` is the CUDA library's path, or empty. */
+  static async open(kind: string, threads: number, library: string): Promise<Device> {
+    const { device, opened } = typedSync(() => native().openDevice(kind, threads, library));
+    try {
+      await typed(() => opened);
+    } catch (error) {
+      native().closeDevice(device);
+      throw error;
+    }
+    return new Device(kind, threads, device);
   }
 
   /** The native handle; throws ERR_DISPOSED after {@link dispose}. */
@@ -76,7 +87,7 @@ export class Device {
 
   private checkFits(bytes: number): void {
     const memory = Math.min(totalmem(), process.constrainedMemory() || Infinity);
-    if (this.kind !== 'null' && bytes > memory) {
+    if (this.kind === 'cpu' && bytes > memory) {
       throw new ReflError('ERR_OUT_OF_MEMORY', `the program needs ${bytes} bytes, the machine has ${memory}`);
     }
   }
@@ -102,12 +113,18 @@ function need(parameters: Parameters | undefined, tensor: Tensor): Parameters {
   return parameters;
 }
 
-/** Device names that {@link openDevice} takes. `null` checks and plans programs, and computes nothing. */
-export const deviceNames = ['auto', 'cpu', 'null'] as const;
+/** Device names that {@link openDevice} takes, besides cuda:N. `null` checks and plans programs, and computes nothing. */
+export const deviceNames = ['auto', 'cpu', 'cuda', 'null'] as const;
+
+/** No kernel has been measured on a GPU yet, so none is chosen without being asked for. */
+const automatic = 'cpu';
 
 const mostThreads = 256;
 
-/** Opens a device. Throws ERR_DEVICE on a name it does not know or a device that is not usable, saying why. */
+/**
+ * Opens a device: `cpu`, `null`, or `cuda:N` (`cuda` is cuda:0); `auto` is cpu for now. Throws ERR_DEVICE on a name it does not
+ * know or a device that is not usable, saying why.
+ */
 export async function openDevice(
   name = 'auto',
   { threads = Math.min(availableParallelism(), mostThreads) }: DeviceOptions = {},
@@ -115,11 +132,14 @@ export async function openDevice(
   if (!Number.isInteger(threads) || threads < 1 || threads > mostThreads) {
     throw new ReflError('ERR_OPTION', `threads must be a whole number from 1 to ${mostThreads}, got ${threads}`);
   }
-  if (/^cuda(:\d+)?$/.test(name)) {
-    throw new ReflError('ERR_DEVICE', `the device ${name} is not usable: ${cudaState().reason}; use cpu`);
-  }
-  if (!(deviceNames as readonly string[]).includes(name)) {
+  const host = name === 'auto' ? automatic : name;
+  if (host === 'cpu' || host === 'null') return Device.open(host, threads, '');
+  const [, kind, number = '0'] = /^(cuda|emu)(?::(\d+))?$/.exec(name) ?? [];
+  if (!kind) {
     throw new ReflError('ERR_DEVICE', `unknown device ${name}: expected ${deviceNames.join(', ')} or cuda:N`);
   }
-  return new Device(name === 'auto' ? 'cpu' : name, threads);
+  const { library, devices, reason } = kind === 'emu' ? emulatorState() : cudaState();
+  if (library && Number(number) < devices) return Device.open(`${kind}:${number}`, threads, library);
+  const why = reason || `the CUDA library lists ${devices} of them`;
+  throw new ReflError('ERR_DEVICE', `the device ${name} is not usable: ${why}; use cpu`);
 }

@@ -10,9 +10,10 @@ import type { Shape } from '../graph/tensor.ts';
 export interface Native {
   info(): { isa: string };
   openCuda(path: string): { devices: number; reason: string; build: string };
-  openDevice(kind: string, threads: number): number;
+  /** Opens at once what can be closed; it is usable when `opened` has resolved. `library`: the CUDA library, or empty. */
+  openDevice(kind: string, threads: number, library: string): { device: number; opened: Promise<void> };
   closeDevice(device: number): void;
-  createBuffer(dtype: DType, shape: Shape, frozen: boolean): number;
+  createBuffer(device: number, dtype: DType, shape: Shape, frozen: boolean): number;
   writeBuffer(device: number, buffer: number, values: TypedArray): Promise<void>;
   readBuffer(device: number, buffer: number): Promise<ArrayBuffer>;
   loadBuffer(device: number, buffer: number, path: string, offset: number, fileType: string): Promise<void>;

@@ -32,7 +32,7 @@ export class Parameters {
     if (this.buffers.has(leaf)) throw new ReflError('ERR_PROGRAM', `the parameter ${leaf} was added twice`);
     this.buffers.set(
       leaf,
-      typedSync(() => native().createBuffer(leaf.dtype, leaf.shape, frozen)),
+      typedSync(() => native().createBuffer(this.device.handle, leaf.dtype, leaf.shape, frozen)),
     );
     if (data) this.write(leaf, data);
   }

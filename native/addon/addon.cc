@@ -189,13 +189,21 @@ Napi::Value openCuda(const Napi::CallbackInfo& info, Addon&) {
   return out;
 }
 
-// openDevice(kind, threads) -> device
+// openDevice(kind, threads, library) -> { device, opened }: a promise, and the number to close also where that rejects;
+// `library` is the CUDA library's path, or empty
 Napi::Value openDevice(const Napi::CallbackInfo& info, Addon& addon) {
-  const std::string kind = info[0].ToString();
+  const Napi::Env env = info.Env();
+  const std::string kind = info[0].ToString(), library = info[2].ToString();
   const int threads = info[1].ToNumber().Int32Value();
   // More than the system allows would end the process: the OpenMP runtime exits where it cannot start a thread.
   if (threads < 1 || threads > 256) throw Error("ERR_OPTION", "a device takes 1 to 256 threads");
-  return addon.keep(info.Env(), addon.devices, std::make_shared<Device>(kind, threads));
+  const auto device = std::make_shared<Device>(kind, threads, library);
+  auto job = std::make_shared<Job>(env);
+  job->work = [&device = *device] { device.open(); };
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("device", addon.keep(env, addon.devices, device));
+  out.Set("opened", addon.start(env, *device, job));
+  return out;
 }
 
 // closeDevice(device): waits for its running program's segment or other job; what is queued rejects with ERR_DISPOSED
@@ -208,10 +216,13 @@ Napi::Value closeDevice(const Napi::CallbackInfo& info, Addon& addon) {
   return info.Env().Undefined();
 }
 
-// createBuffer(dtype, shape, frozen) -> buffer
+// createBuffer(device, dtype, shape, frozen) -> buffer
 Napi::Value createBuffer(const Napi::CallbackInfo& info, Addon& addon) {
-  return addon.keep(info.Env(), addon.buffers,
-                    std::make_shared<Buffer>(decodeDType(info[0]), decodeShape(info[1]), info[2].ToBoolean()));
+  const auto device = Addon::find(addon.devices, info[0], "device");
+  if (!device->isOpen) throw Error("ERR_DEVICE", "the device is not open");
+  return addon.keep(
+      info.Env(), addon.buffers,
+      std::make_shared<Buffer>(device->backend, decodeDType(info[1]), decodeShape(info[2]), info[3].ToBoolean()));
 }
 
 // writeBuffer(device, buffer, typedArray) -> Promise
@@ -231,10 +242,7 @@ Napi::Value readBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   const auto buffer = Addon::find(addon.buffers, info[1], "parameter");
   auto bytes = std::make_shared<std::vector<std::byte>>();
   auto job = std::make_shared<Job>(info.Env());
-  job->work = [buffer, bytes] {
-    const auto plain = buffer->plain();
-    bytes->assign(plain.get(), plain.get() + buffer->bytes());
-  };
+  job->work = [buffer, bytes] { *bytes = buffer->read(); };
   job->finish = [bytes](Napi::Env env) { return toArrayBuffer(env, *bytes); };
   return addon.start(info.Env(), *device, job);
 }
@@ -261,8 +269,9 @@ Napi::Value compile(const Napi::CallbackInfo& info, Addon& addon) {
   for (uint32_t i = 0; i < ids.Length(); i++) buffers.push_back(Addon::find(addon.buffers, ids[i], "parameter"));
   auto program = std::make_shared<std::shared_ptr<Program>>();
   auto job = std::make_shared<Job>(info.Env());
-  job->work = [&kernels = device->kernels, decl, buffers = std::move(buffers), program] {
-    *program = std::make_shared<Program>(std::move(*decl), buffers, kernels);
+  job->work = [&backend = device->backend, decl, buffers = std::move(buffers), program] {
+    if (!backend) throw Error("ERR_DEVICE", "the device is not open");
+    *program = std::make_shared<Program>(std::move(*decl), buffers, backend);
   };
   job->finish = [&addon, program](Napi::Env env) -> Napi::Value {
     Napi::Object out = Napi::Object::New(env);

@@ -60,6 +60,8 @@ DType decodeDType(const Napi::Value& value) {
   if (name == "f64") return DType::f64;
   if (name == "i32") return DType::i32;
   if (name == "u8") return DType::u8;
+  if (name == "bf16") return DType::bf16;
+  if (name == "f16") return DType::f16;
   expected("a dtype");
 }
 

@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "addon/cuda.h"
 #include "exec/status.h"
 #include "null/backend.h"
 
@@ -81,11 +82,20 @@ void startTeam() {
 
 }  // namespace
 
-Device::Device(const std::string& kind_, int threads_)
-    : kind(kind_), threads(threads_), kernels(kernelsOf(kind_, threads_)), executor([kind_, threads_] {
+Device::Device(const std::string& kind_, int threads_, std::string library_)
+    : kind(kind_), threads(threads_), library(std::move(library_)), executor([threads_] {
         omp_set_dynamic(0);  // the environment may ask for teams that vary in size, and with them results
         omp_set_num_threads(threads_);
-        if (kind_ == "cpu") startTeam();
       }) {}
+
+void Device::open() {
+  if (library.empty()) {
+    backend = hostBackend(kernelsOf(kind, threads));
+    if (kind == "cpu") startTeam();
+  } else {
+    backend = cudaBackend(openCudaLibrary(library), std::stoi(kind.substr(kind.find(':') + 1)), executor);
+  }
+  isOpen = true;
+}
 
 }  // namespace refl

@@ -1,6 +1,7 @@
 #pragma once
 // A device: which kernels it binds, and the thread they run on.
 #include <atomic>
+#include <memory>
 #include <string>
 
 #include "exec/executor.h"
@@ -9,12 +10,18 @@
 namespace refl {
 
 struct Device {
-  // `kind` is "cpu" or "null"; `threads` is how many workers a kernel may use. Throws ERR_DEVICE.
-  Device(const std::string& kind, int threads);
+  // `kind` is "cpu", "null" or, with the path of a CUDA library, its device "cuda:N"; `threads` is how many workers a
+  // kernel of the CPU may use. Throws ERR_DEVICE.
+  Device(const std::string& kind, int threads, std::string library);
+
+  // Makes the backend. A job of the executor, and the first: opening a GPU takes a while. Throws ERR_DEVICE.
+  void open();
 
   const std::string kind;
   const int threads;
-  const Kernels& kernels;
+  const std::string library;
+  std::shared_ptr<Backend> backend;  // for others than the executor only once `isOpen`
+  std::atomic<bool> isOpen{false};
   std::atomic<bool> closing{
       false};         // jobs that have not begun are refused, a running program stops at its next segment
   Executor executor;  // the last member: it joins its thread while the others still exist

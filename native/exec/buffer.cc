@@ -1,32 +1,12 @@
 #include "exec/buffer.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
+#include "exec/backend.h"
 #include "exec/status.h"
 
 namespace refl {
-
-// Fresh pages cost nothing until they are touched, so neither a weight that a file will fill nor the null device's
-// arena is written twice, or at all; unmapping returns them at once, which free() would leave to the allocator's mood.
-// Touching memory that the system has at hand takes 0.11 s of a core for a GiB in huge pages, 0.45 s in small ones. (In
-// a virtual machine whose host must find the memory first, it is 2.5 s in either.)
-std::shared_ptr<std::byte> allocate(size_t bytes, const std::string& what) {
-  // Linux places a mapping at a huge page's start only where it is as long as whole ones; the last few bytes are not
-  // worth one.
-  constexpr size_t huge = size_t{2} << 20;
-  const size_t whole = bytes / huge * huge;
-  const size_t length = std::max<size_t>(whole ? whole + (bytes > whole ? huge : 0) : bytes, 1);
-  void* p = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) {
-    throw Error("ERR_OUT_OF_MEMORY", "cannot allocate " + std::to_string(bytes) + " bytes for " + what);
-  }
-  if (whole) madvise(p, whole, MADV_HUGEPAGE);  // a wish: without huge pages all works as well
-  return {static_cast<std::byte*>(p), [length](std::byte* q) { munmap(q, length); }};
-}
 
 int64_t checkedBytes(DType dtype, const Shape& shape) {
   int64_t bytes = static_cast<int64_t>(bytesOf(dtype));
@@ -39,25 +19,52 @@ int64_t checkedBytes(DType dtype, const Shape& shape) {
   return std::find(shape.begin(), shape.end(), 0) == shape.end() ? bytes : 0;
 }
 
-Buffer::Buffer(DType dtype_, Shape shape_, bool frozen_)
-    : dtype(dtype_),
-      shape(std::move(shape_)),
-      frozen(frozen_),
-      kept_(allocate(static_cast<size_t>(checkedBytes(dtype, shape)), "a parameter " + describe(dtype, shape))) {}
+Buffer::Buffer(std::shared_ptr<Backend> backend, DType dtype_, Shape shape_, bool frozen_)
+    : dtype(dtype_), shape(std::move(shape_)), frozen(frozen_), backend_(std::move(backend)) {
+  checkedBytes(dtype, shape);
+  // A device's memory is for its own thread to ask for, so there it waits for the first use.
+  if (backend_->isHost()) kept_ = room();
+}
 
 std::shared_ptr<std::byte> Buffer::resident() { return kept_ ? kept_ : held_.lock(); }
 
-std::shared_ptr<std::byte> Buffer::room() { return allocate(bytes(), "a parameter " + describe(dtype, shape)); }
+std::shared_ptr<std::byte> Buffer::room() {
+  return backend_->allocate(bytes(), "a parameter " + describe(dtype, shape));
+}
+
+void Buffer::fill(const FileValues& file, std::byte* to) {
+  const int64_t count = sizeOf(shape);
+  if (backend_->isHost()) return file.read(0, count, to);
+  constexpr int64_t kBlock = int64_t{4} << 20;
+  const auto width = static_cast<int64_t>(bytesOf(dtype));
+  std::vector<std::byte> block(static_cast<size_t>(std::min(count, kBlock) * width));
+  for (int64_t first = 0; first < count; first += kBlock) {
+    const int64_t part = std::min(kBlock, count - first);
+    file.read(first, part, block.data());
+    backend_->upload(to + first * width, block.data(), static_cast<size_t>(part * width));
+  }
+}
 
 std::shared_ptr<std::byte> Buffer::plain() {
   std::lock_guard<std::mutex> lock(mutex_);
   std::shared_ptr<std::byte> bytes = resident();
   if (!bytes) {
     bytes = room();
-    file_->read(0, sizeOf(shape), bytes.get());
-    held_ = bytes;
+    if (file_) {
+      fill(*file_, bytes.get());
+      held_ = bytes;
+    } else {
+      kept_ = bytes;
+    }
   }
   return bytes;
+}
+
+std::vector<std::byte> Buffer::read() {
+  const std::shared_ptr<std::byte> bytes = plain();
+  std::vector<std::byte> copy(this->bytes());
+  backend_->download(copy.data(), bytes.get(), copy.size());
+  return copy;
 }
 
 Values Buffer::values() {
@@ -70,7 +77,7 @@ void Buffer::write(const std::byte* from) {
     std::lock_guard<std::mutex> lock(mutex_);
     kept_ = resident();
     if (!kept_) kept_ = room();
-    std::memcpy(kept_.get(), from, bytes());
+    backend_->upload(kept_.get(), from, bytes());
     file_ = nullptr;
   }
   dropPacks();
@@ -86,7 +93,7 @@ void Buffer::load(std::shared_ptr<const FileValues> file) {
       file_ = std::move(file);
     } else {
       if (!bytes) bytes = room();
-      file->read(0, sizeOf(shape), bytes.get());
+      fill(*file, bytes.get());
       kept_ = std::move(bytes);
       file_ = nullptr;
     }
@@ -122,7 +129,7 @@ void Values::load() {
 std::shared_ptr<std::byte> Pack::get(const std::function<void(Values&, std::byte*)>& make) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (!copy_) {
-    auto copy = allocate(bytes, "a packed weight");
+    auto copy = buffer_->backend().allocate(bytes, "a packed weight");
     Values values = buffer_->values();
     make(values, copy.get());
     copy_ = std::move(copy);

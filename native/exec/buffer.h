@@ -8,19 +8,18 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "exec/files.h"
 #include "exec/tensor.h"
 
 namespace refl {
 
-// Zeroed, page-aligned bytes that go back to the system with their last owner. Throws ERR_OUT_OF_MEMORY, naming `what`.
-std::shared_ptr<std::byte> allocate(size_t bytes, const std::string& what);
-
 // Bytes of a tensor. Throws ERR_SHAPE where an extent is negative or the bytes overflow; so do the bytes that remain
 // when extents of 0 are left out, which kernels multiply too.
 int64_t checkedBytes(DType dtype, const Shape& shape);
 
+class Backend;
 class Buffer;
 
 // The values of a buffer while a packed copy is made of them. Methods throw ERR_WEIGHTS where a file must be read and
@@ -75,7 +74,7 @@ class Pack {
 
 class Buffer : public std::enable_shared_from_this<Buffer> {
  public:
-  Buffer(DType dtype, Shape shape, bool frozen);
+  Buffer(std::shared_ptr<Backend> backend, DType dtype, Shape shape, bool frozen);
 
   const DType dtype;
   const Shape shape;
@@ -86,6 +85,8 @@ class Buffer : public std::enable_shared_from_this<Buffer> {
   // The plain bytes: the same ones to all who hold them, read from the file when nobody does. Throws ERR_WEIGHTS.
   std::shared_ptr<std::byte> plain();
   Values values();
+  // A copy of all values in the host's memory. Throws ERR_WEIGHTS.
+  std::vector<std::byte> read();
 
   // Sets all values. What holds the plain bytes sees them, packed copies are made anew.
   void write(const std::byte* from);
@@ -95,13 +96,17 @@ class Buffer : public std::enable_shared_from_this<Buffer> {
   // The packed copy of `bytes` under `key`. Only for frozen buffers.
   std::shared_ptr<Pack> pack(const std::string& key, size_t bytes);
 
+  Backend& backend() const { return *backend_; }
+
  private:
   std::shared_ptr<std::byte> resident();  // null where the values must be read
   std::shared_ptr<std::byte> room();
+  void fill(const FileValues& file, std::byte* to);
   void dropPacks();
 
+  const std::shared_ptr<Backend> backend_;
   std::mutex mutex_;
-  std::shared_ptr<std::byte> kept_;  // null where `file_` has the values
+  std::shared_ptr<std::byte> kept_;  // null where `file_` has the values, and where all are still zero
   std::weak_ptr<std::byte> held_;    // the plain bytes of all who hold them
   std::shared_ptr<const FileValues> file_;
   std::map<std::string, std::weak_ptr<Pack>> packs_;

@@ -2,13 +2,25 @@
 
 namespace refl {
 
+bool Door::post(std::function<void()> job) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (to_) to_->post(std::move(job));
+  return to_ != nullptr;
+}
+
+void Door::close() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  to_ = nullptr;
+}
+
 Executor::Executor(std::function<void()> onStart)
-    : thread_([this, onStart = std::move(onStart)] {
+    : door_(std::make_shared<Door>(*this)), thread_([this, onStart = std::move(onStart)] {
         onStart();
         loop();
       }) {}
 
 Executor::~Executor() {
+  door_->close();
   {
     std::lock_guard<std::mutex> lock(mutex_);
     closing_ = true;

@@ -3,10 +3,27 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 
 namespace refl {
+
+class Executor;
+
+// A way to an executor that may be gone: what outlives it posts through this.
+class Door {
+ public:
+  explicit Door(Executor& to) : to_(&to) {}
+
+  // False, and nothing posted, where the executor is closing or gone.
+  bool post(std::function<void()> job);
+  void close();
+
+ private:
+  std::mutex mutex_;
+  Executor* to_;
+};
 
 class Executor {
  public:
@@ -16,10 +33,12 @@ class Executor {
   Executor(const Executor&) = delete;
 
   void post(std::function<void()> job);
+  std::shared_ptr<Door> door() const { return door_; }
 
  private:
   void loop();
 
+  const std::shared_ptr<Door> door_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::function<void()>> jobs_;

@@ -27,6 +27,8 @@ struct Bound {
   std::function<void(const Args&)> run;
   size_t scratch = 0;
   std::vector<PackedInput> packed = {};
+  // Where set, called before the segments of each run; true says that what was recorded of earlier runs is out of date.
+  std::function<bool()> prepare = {};
 };
 
 using Bind = Bound (*)(const NodeSpec&);

@@ -108,10 +108,15 @@ Tensor Program::resolve(int64_t index) const {
   return {base, t.dtype, t.shape};
 }
 
-Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers, const Kernels& kernels)
-    : decl_(std::move(decl)), buffers_(std::move(buffers)), plain_(buffers_.size()), bytes_(buffers_.size()) {
+Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers, std::shared_ptr<Backend> backend)
+    : decl_(std::move(decl)),
+      backend_(std::move(backend)),
+      buffers_(std::move(buffers)),
+      plain_(buffers_.size()),
+      bytes_(buffers_.size()) {
   verify();
-  arena_ = allocate(static_cast<size_t>(decl_.arenaBytes), "the program's tensors");
+  recordings_.resize(decl_.segments.size());
+  arena_ = backend_->allocate(static_cast<size_t>(decl_.arenaBytes), "the program's tensors");
   for (const NodeDecl& node : decl_.nodes) {
     NodeSpec spec;
     spec.op = findOp(node.op);
@@ -123,9 +128,7 @@ Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers,
       spec.outputs.push_back(operand(t));
       step.out.push_back(resolve(t));
     }
-    const auto kernel = kernels.find(node.op);
-    if (kernel == kernels.end()) throw Error("ERR_PROGRAM", node.op + " has no kernel on this device");
-    step.bound = kernel->second(spec);
+    step.bound = backend_->bind(spec);
     const auto& packed = step.bound.packed;
     for (size_t i = 0; i < node.inputs.size(); i++) {
       const bool plain = std::none_of(packed.begin(), packed.end(), [i](const PackedInput& p) { return p.input == i; });
@@ -139,7 +142,7 @@ Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers,
   };
   for (const Port& port : decl_.outputs) needPlain(port.tensor);
   for (const Tap& tap : decl_.taps) needPlain(tap.tensor);
-  scratch_ = allocate(scratchBytes_, "the program's scratch space");
+  scratch_ = backend_->allocate(scratchBytes_, "the program's scratch space");
 }
 
 // All at the first run's begin: a file that cannot be read must not stop a run among its updates.
@@ -173,8 +176,22 @@ size_t Program::persistentBytes() const {
 
 std::vector<std::byte> Program::copyOf(int64_t index) const {
   const Tensor t = resolve(index);
-  const auto* bytes = static_cast<const std::byte*>(t.data);
-  return {bytes, bytes + t.bytes()};
+  std::vector<std::byte> copy(t.bytes());
+  backend_->download(copy.data(), t.as<const std::byte>(), copy.size());
+  return copy;
+}
+
+void Program::prepare() {
+  bool stale = false;
+  for (const Step& step : steps_) stale |= step.bound.prepare && step.bound.prepare();
+  if (stale) std::fill(recordings_.begin(), recordings_.end(), nullptr);
+}
+
+void Program::runNodes(size_t first, size_t last) {
+  for (size_t i = first; i < last; i++) {
+    const Step& step = steps_[i];
+    step.bound.run({step.in.data(), step.out.data(), scratch_.get()});
+  }
 }
 
 void Program::run(const std::vector<std::vector<std::byte>>& feeds, std::vector<std::vector<std::byte>>& outputs,
@@ -183,27 +200,29 @@ void Program::run(const std::vector<std::vector<std::byte>>& feeds, std::vector<
     const TensorDecl& t = tensor(decl_.feeds[i]);
     const size_t bytes = static_cast<size_t>(sizeOf(t.shape)) * bytesOf(t.dtype);
     if (feeds[i].size() != bytes) throw Error("ERR_FEED", decl_.feeds[i].name + " has the wrong number of bytes");
-    std::memcpy(arena_.get() + t.offset, feeds[i].data(), bytes);
+    backend_->upload(arena_.get() + t.offset, feeds[i].data(), bytes);
   }
   hold();
-  size_t segment = 0, tap = 0;
+  prepare();
+  size_t tap = 0;
   const auto handOut = [&](size_t before) {
     for (; tapped && tap < decl_.taps.size() && decl_.taps[tap].before == static_cast<int64_t>(before); tap++)
       tapped(tap, copyOf(decl_.taps[tap].tensor));
   };
-  for (size_t i = 0; i < steps_.size(); i++) {
-    const bool boundary = segment < decl_.segments.size() && decl_.segments[segment] == static_cast<int64_t>(i);
-    if (boundary) segment++;
-    handOut(i);
+  for (size_t segment = 0; segment < decl_.segments.size(); segment++) {
+    const auto first = static_cast<size_t>(decl_.segments[segment]);
+    const size_t last =
+        segment + 1 < decl_.segments.size() ? static_cast<size_t>(decl_.segments[segment + 1]) : steps_.size();
+    handOut(first);
     // Asked before the first update too; from then on the run goes to its end, so no update is left half done.
-    if (boundary && static_cast<int64_t>(i) <= decl_.firstUpdate &&
-        !between(static_cast<double>(i) / static_cast<double>(steps_.size()))) {
+    if (static_cast<int64_t>(first) <= decl_.firstUpdate &&
+        !between(static_cast<double>(first) / static_cast<double>(steps_.size()))) {
       throw Error("ERR_ABORTED", "the run was aborted");
     }
-    const Step& step = steps_[i];
-    step.bound.run({step.in.data(), step.out.data(), scratch_.get()});
+    backend_->run(recordings_[segment], [&] { runNodes(first, last); });
   }
   handOut(steps_.size());
+  backend_->wait();
   outputs.clear();
   for (const Port& port : decl_.outputs) outputs.push_back(copyOf(port.tensor));
 }

@@ -2,12 +2,11 @@
 // A flat program, as JavaScript wrote it, verified and bound to kernels and buffers.
 #include <cstddef>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "exec/kernel.h"
+#include "exec/backend.h"
 
 namespace refl {
 
@@ -43,9 +42,6 @@ struct ProgramDecl {
   int64_t arenaBytes = 0, firstUpdate = 0;
 };
 
-// Kernels of one backend by operator name.
-using Kernels = std::map<std::string, Bind>;
-
 // Called between segments with the fraction done; returning false aborts (throws ERR_ABORTED). Not asked again once
 // updates have begun.
 using Between = std::function<bool(double)>;
@@ -60,7 +56,7 @@ class Program {
   // write buffers, never frozen ones. That the shapes and attributes of one node fit each other is the work of
   // lib/graph's shape rules, and kernels rely on it; that no two live tensors share bytes is the planner's. Throws
   // ERR_PROGRAM, ERR_SHAPE, ERR_OUT_OF_MEMORY, or what a kernel's binder throws.
-  Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers, const Kernels& kernels);
+  Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers, std::shared_ptr<Backend> backend);
 
   const std::vector<Port>& feeds() const { return decl_.feeds; }
   const std::vector<Port>& outputs() const { return decl_.outputs; }
@@ -84,6 +80,8 @@ class Program {
   Operand operand(int64_t index) const;
   Tensor resolve(int64_t index) const;
   void hold();
+  void prepare();
+  void runNodes(size_t first, size_t last);
   std::vector<std::byte> copyOf(int64_t index) const;
 
   struct Step {
@@ -92,11 +90,13 @@ class Program {
   };
 
   ProgramDecl decl_;
+  std::shared_ptr<Backend> backend_;
   std::vector<std::shared_ptr<Buffer>> buffers_;
   std::vector<bool> plain_;                        // slots whose plain bytes a kernel or an output reads or writes
   std::vector<std::shared_ptr<std::byte>> bytes_;  // those bytes, from the first run on
   bool held_ = false;
   std::vector<Step> steps_;
+  std::vector<std::shared_ptr<void>> recordings_;  // one a segment
   std::shared_ptr<std::byte> arena_, scratch_;
   size_t scratchBytes_ = 0;
 };

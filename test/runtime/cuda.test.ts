@@ -47,8 +47,8 @@ test('without a library it says where it looked and how to build one', async () 
 test("a library's own reason is passed on, with what it was built with", async () => {
   const path = library('none', table('REFL_CUDA_ABI, 0, "no CUDA device: the driver lists none", "CUDA 99.1"'));
   assert.is(await saidOf(path), 'no CUDA device: the driver lists none');
-  assert.equal(cudaState(), { library: path, build: 'CUDA 99.1', reason: 'no CUDA device: the driver lists none' });
-  assert.match(await saidOf(library('two', table('REFL_CUDA_ABI, 2, "", "CUDA 99.1"'))), 'lists 2 devices, but');
+  const reason = 'no CUDA device: the driver lists none';
+  assert.equal(cudaState(), { library: path, build: 'CUDA 99.1', devices: 0, reason });
 });
 
 const broken: [string, string, string][] = [

@@ -7,9 +7,10 @@ import { buffersOf, smallSpec } from '../support/spec.ts';
 
 type Loose = { [key: string]: Loose } & Loose[] & number;
 
-const device = native().openDevice('cpu', 2);
+const { device, opened } = native().openDevice('cpu', 2, '');
+await opened;
 const valid = smallSpec();
-const buffers = buffersOf(valid);
+const buffers = buffersOf(device, valid);
 const count = valid.tensors.length;
 
 const compile = (spoil: (spec: Loose) => void): (() => Promise<unknown>) => {
@@ -45,7 +46,7 @@ const spoiled: Record<string, (spec: Loose) => void> = {
   'neither offset nor slot': (s) => (s.tensors[held].slot = set(-1)),
   'another dtype than the buffer has': (s) => (s.tensors[held].dtype = set('f64')),
   'another size than the buffer has': (s) => (s.tensors[held].shape = set([3])),
-  'an unknown dtype': (s) => (s.tensors[arena].dtype = set('f16')),
+  'an unknown dtype': (s) => (s.tensors[arena].dtype = set('f8')),
   'an arena that is too small': (s) => (s.arenaBytes = set(64)),
   'a negative arena': (s) => (s.arenaBytes = set(-64)),
   'an arena of NaN': (s) => (s.arenaBytes = set(NaN)),

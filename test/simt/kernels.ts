@@ -12,6 +12,62 @@ export const kernels: Program[] = [
       'perPixel <= kThreads': 'as many vectors as threads make one row either way',
     },
   },
+  {
+    name: 'gemmMma',
+    kernels: ['cuda/gemm/gemm_mma.cu'],
+    driver: 'test/simt/kernels/gemm_mma.cc',
+  },
+  {
+    name: 'conv2dMma',
+    kernels: ['cuda/conv2d/conv2d_mma.cu'],
+    driver: 'test/simt/kernels/conv2d_mma.cc',
+  },
+  {
+    name: 'elementwise',
+    kernels: [
+      'cuda/elementwise/arithmetic.cu',
+      'cuda/elementwise/unary.cu',
+      'cuda/elementwise/transcendental.cu',
+      'cuda/elementwise/cast.cu',
+    ],
+    driver: 'test/simt/kernels/elementwise.cc',
+    equivalent: {
+      'at + V < count': 'the last whole vector goes element by element, to the same result',
+      'at + 16 < bytes': 'the last whole vector goes byte by byte, to the same result',
+    },
+  },
+  {
+    name: 'random',
+    kernels: ['cuda/random/random.cu'],
+    driver: 'test/simt/kernels/random.cc',
+    equivalent: {
+      'i <= 3': 'a short vector has three elements at the most, and each is guarded',
+    },
+  },
+  {
+    name: 'activation',
+    kernels: ['cuda/activation/activation.cu'],
+    driver: 'test/simt/kernels/activation.cc',
+    equivalent: {
+      'x >= 0.0f': 'both tails are one half at 0',
+      'true for sizeof(T) == 2': 'the fast exp and reciprocal are meant for 16 bits; emulated, they are accurate',
+    },
+  },
+  {
+    name: 'optim',
+    kernels: ['cuda/optim/optim.cu'],
+    driver: 'test/simt/kernels/optim.cc',
+  },
+  {
+    name: 'gemmF32',
+    kernels: ['cuda/gemm/gemm_f32.cu'],
+    driver: 'test/simt/kernels/gemm_f32.cc',
+  },
+  {
+    name: 'conv2dF32',
+    kernels: ['cuda/conv2d/conv2d_f32.cu', 'cuda/conv2d/pack.cu'],
+    driver: 'test/simt/kernels/conv2d_f32.cc',
+  },
 ];
 
 /** The wrappers themselves. */

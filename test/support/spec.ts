@@ -20,6 +20,8 @@ export function smallSpec(): ProgramSpec {
   });
 }
 
-/** Native buffers for the persistent tensors of a program, in slot order. */
-export const buffersOf = (spec: ProgramSpec): number[] =>
-  spec.persistent.map(({ tensor }: { tensor: Tensor }) => native().createBuffer(tensor.dtype, tensor.shape, false));
+/** Buffers of a native device for the persistent tensors of a program, in slot order. */
+export const buffersOf = (device: number, spec: ProgramSpec): number[] =>
+  spec.persistent.map(({ tensor }: { tensor: Tensor }) =>
+    native().createBuffer(device, tensor.dtype, tensor.shape, false),
+  );

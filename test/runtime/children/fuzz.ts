@@ -8,7 +8,6 @@ import { random } from '../../support/random.ts';
 import { buffersOf, smallSpec } from '../../support/spec.ts';
 
 const valid = { ...smallSpec(), persistent: [] };
-const buffers = buffersOf(smallSpec());
 const { pick, int, next } = random(7);
 const junk = [
   NaN,
@@ -92,7 +91,9 @@ for (const [kind, rounds] of [
   ['null', 600],
   ['cpu', 600],
 ] as const) {
-  const device = native().openDevice(kind, 2);
+  const { device, opened } = native().openDevice(kind, 2, '');
+  await opened;
+  const buffers = buffersOf(device, smallSpec());
   for (let i = 0; i < rounds; i++) {
     const spec = spoil(kind === 'null');
     try {

@@ -2,9 +2,10 @@
 import { native } from '../../../lib/runtime/index.ts';
 import { random } from '../../support/random.ts';
 
-native().openDevice('null', 1); // handle 1, which true is taken for
-const device = native().openDevice('cpu', 1);
-const buffer = native().createBuffer('f32', [2], false);
+await native().openDevice('null', 1, '').opened; // handle 1, which true is taken for
+const { device, opened } = native().openDevice('cpu', 1, '');
+await opened;
+const buffer = native().createBuffer(device, 'f32', [2], false);
 const odd = [
   undefined,
   null,
@@ -43,8 +44,8 @@ for (const [name, fn] of functions) {
       k === 0 && ['closeDevice', 'release'].includes(name) && (v === device || v === buffer) ? -1 : v,
     );
     try {
-      const result = fn(...args) as { promise?: unknown } | undefined;
-      await (result?.promise ?? result);
+      const result = fn(...args) as { promise?: unknown; opened?: unknown } | undefined;
+      await (result?.promise ?? result?.opened ?? result);
     } catch (error) {
       if (!(error instanceof Error)) throw new Error(`${name} threw ${String(error)}`);
     }
