@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 
 #include "exec/status.h"
 
@@ -14,17 +15,10 @@ constexpr size_t kPart = size_t{4} << 20;
 
 // Errors after which the context is gone, by CUDA's documentation of cudaError_t. Others leave the device usable.
 bool isSticky(cudaError_t status) {
-  switch (status) {
-    case cudaSuccess:
-    case cudaErrorInvalidValue:
-    case cudaErrorMemoryAllocation:
-    case cudaErrorInvalidConfiguration:
-    case cudaErrorStreamCaptureUnsupported:
-    case cudaErrorStreamCaptureInvalidated:
-      return false;
-    default:
-      return true;
-  }
+  const cudaError_t passing[] = {
+      cudaErrorInvalidValue,  cudaErrorMemoryAllocation,         cudaErrorInvalidConfiguration,
+      cudaErrorInvalidDevice, cudaErrorStreamCaptureUnsupported, cudaErrorStreamCaptureInvalidated};
+  return std::find(std::begin(passing), std::end(passing), status) == std::end(passing);
 }
 
 }  // namespace

@@ -3,91 +3,21 @@
 import { readdirSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type DType, isFloat, type TypedArray } from '../../lib/graph/dtype.ts';
-import { grad, reachable } from '../../lib/graph/grad.ts';
+import { isFloat, type TypedArray } from '../../lib/graph/dtype.ts';
+import { reachable } from '../../lib/graph/grad.ts';
 import { opTable } from '../../lib/graph/table.ts';
-import { input, parameterLeaf, ruleOf, type Tensor } from '../../lib/graph/tensor.ts';
+import { ruleOf, type Tensor } from '../../lib/graph/tensor.ts';
 import { type Device, openDevice, type Values } from '../../lib/runtime/index.ts';
 import { close, sameBits } from '../support/assert.ts';
-import { type OpCase, type UpdateCase, uniforms, valuesOf } from '../support/opcase.ts';
+import { type OpCase, uniforms, valuesOf } from '../support/opcase.ts';
+import { cases, feedsOf, run, type Traced, trace, update, updates } from '../support/opgraph.ts';
 
-const files = readdirSync(import.meta.dirname).filter((file) => file.endsWith('.cases.ts'));
-const modules: { cases: OpCase[]; updates?: UpdateCase[] }[] = await Promise.all(
-  files.map((file) => import(`./${file}`)),
-);
 // All rules, those of families without cases too, so that the last tests see them.
 const rules = new URL('../../lib/graph/ops/', import.meta.url);
 await Promise.all(readdirSync(rules).map((file) => import(new URL(file, rules).href)));
-const cases = modules.flatMap((m) => m.cases);
-const updates = modules.flatMap((m) => m.updates ?? []);
 
 const DIRECTIONS = 3;
 const STEP = 1e-5;
-
-/** A case traced in one precision: its results (`out.0`, ...) and the gradients of its inputs (`grad.x`, ...). */
-interface Traced {
-  results: Record<string, Tensor>;
-  gradients: Record<string, Tensor>;
-}
-
-function trace(c: OpCase, float: DType): Traced {
-  const leaves = Object.fromEntries(
-    Object.entries(c.inputs).map(([name, { shape, dtype }]) => [name, input(name, shape, dtype ?? float)]),
-  );
-  const outputs = [c.build(leaves)].flat();
-  const wrt = Object.keys(c.inputs).filter((name) => !c.inputs[name].dtype && !c.inputs[name].nograd);
-  const floats = outputs.filter((t) => isFloat(t.dtype));
-  const cotangents = floats.map((t, k) => input(`cotangent.${k}`, t.shape, t.dtype));
-  const gradients = wrt.length
-    ? grad(
-        floats,
-        wrt.map((name) => leaves[name]),
-        cotangents,
-      )
-    : [];
-  return {
-    results: Object.fromEntries(outputs.map((t, k) => [`out.${k}`, t])),
-    gradients: Object.fromEntries(gradients.map((t, i) => [`grad.${wrt[i]}`, t])),
-  };
-}
-
-/** The feeds of a case, cotangents included; `forward` leaves those out. */
-function feedsOf(
-  c: OpCase,
-  { results }: Traced,
-  float: DType,
-): { forward: Values; all: Values; cotangents: TypedArray[] } {
-  const next = uniforms(c.name.length);
-  const forward = Object.fromEntries(
-    Object.entries(c.inputs).map(([name, spec]) => [name, valuesOf(spec, float, next)]),
-  );
-  const cotangents = Object.values(results)
-    .filter((t) => isFloat(t.dtype))
-    .map((t) => valuesOf({ shape: [...t.shape] }, t.dtype, next));
-  return {
-    forward,
-    cotangents,
-    all: { ...forward, ...Object.fromEntries(cotangents.map((v, k) => [`cotangent.${k}`, v])) },
-  };
-}
-
-/** The feeds among `values` that the graph of `outputs` reads. */
-function readBy(outputs: Record<string, Tensor>, values: Values): Values {
-  const names = reachable(Object.values(outputs)).flatMap(({ leaf }) => (leaf?.kind === 'input' ? [leaf.name] : []));
-  return Object.fromEntries(names.map((name) => [name, values[name]]));
-}
-
-/** Runs a graph `times` times on one program. */
-async function run(device: Device, outputs: Record<string, Tensor>, feeds: Values[], plan = true): Promise<Values[]> {
-  const program = await device.compile({ outputs }, { plan });
-  try {
-    const results: Values[] = [];
-    for (const f of feeds) results.push(await program.run(readBy(outputs, f)));
-    return results;
-  } finally {
-    program.dispose();
-  }
-}
 
 const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
   Array.from(a).reduce((sum, v, i) => sum + v * b[i], 0);
@@ -153,32 +83,10 @@ for (const c of cases) {
   });
 }
 
-/** The parameters after one update from the case's values. */
-async function update(c: UpdateCase, float: DType, plan: boolean): Promise<Values> {
-  const next = uniforms(c.name.length);
-  using parameters = device.parameters();
-  const leaves: Record<string, Tensor> = {};
-  for (const [name, spec] of Object.entries(c.parameters)) {
-    leaves[name] = parameterLeaf(spec.shape, float);
-    parameters.add(leaves[name], { data: valuesOf(spec, float, next) });
-  }
-  const feeds: Record<string, TypedArray> = {};
-  for (const [name, spec] of Object.entries(c.inputs)) {
-    leaves[name] = input(name, spec.shape, spec.dtype ?? float);
-    feeds[name] = valuesOf(spec, float, next);
-  }
-  const program = await device.compile({ outputs: {}, updates: [c.build(leaves)] }, { parameters, plan });
-  await program.run(feeds);
-  program.dispose();
-  const after: Record<string, TypedArray> = {};
-  for (const name of Object.keys(c.parameters)) after[name] = await parameters.read(leaves[name]);
-  return after;
-}
-
 for (const c of updates) {
   test(`${c.op}: ${c.name}`, async () => {
-    const [exact, first] = [await update(c, 'f64', true), await update(c, 'f32', true)];
-    const [second, unplanned] = [await update(c, 'f32', true), await update(c, 'f32', false)];
+    const [exact, first] = [await update(device, c, 'f64'), await update(device, c, 'f32')];
+    const [second, unplanned] = [await update(device, c, 'f32'), await update(device, c, 'f32', false)];
     for (const name of Object.keys(c.parameters)) {
       close(first[name], exact[name], c.tolerance ?? 1e-5, `${name}, float32 against float64`);
       sameBits(second[name], first[name], `${name}, second run`);

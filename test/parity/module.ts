@@ -68,14 +68,15 @@ async function judgedGradients(
   const wide = golden.widened();
   const oracle = withDType('f64', () => trace(wide));
   const narrow = await compute(device, golden, traced.module, kinks, Object.keys(traced.feeds), false);
-  const exact = await compute(device, wide, oracle.module, kinkInputs(oracle), Object.keys(oracle.feeds), false);
+  using cpu = await openDevice('cpu'); // the one with float64
+  const exact = await compute(cpu, wide, oracle.module, kinkInputs(oracle), Object.keys(oracle.feeds), false);
   let crossed = 0;
   for (const [name, x] of Object.entries(exact)) {
     for (let i = 0; i < x.length; i++) if (x[i] > 0 !== narrow[name][i] > 0) crossed++;
   }
   if (!crossed) return { gradients: values, note: '' };
   const note = `in float64: ${crossed} of ${count} activations lie across a kink in float32`;
-  return { gradients: await computeAll(device, wide, oracle), note };
+  return { gradients: await computeAll(cpu, wide, oracle), note };
 }
 
 /** The inputs of all leaky ReLUs, by number. */

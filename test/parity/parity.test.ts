@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { openDevice } from '../../lib/runtime/index.ts';
 import { openSafetensors, readTensor } from '../../lib/weights/safetensors.ts';
 import { type Source, writeSafetensors } from '../../lib/weights/write.ts';
 import { runParity } from './suites.ts';
@@ -16,7 +17,8 @@ const files = ['ops', 'unet_tiny', 'controlnet_tiny', 'vae_tiny', 'swinir_tiny',
 
 async function parity(paths: string[]): Promise<{ lines: string[]; passed: number; failures: string[] }> {
   const lines: string[] = [];
-  const { passed, failed } = await runParity(paths, (line) => lines.push(line));
+  using device = await openDevice('cpu');
+  const { passed, failed } = await runParity(device, paths, (line) => lines.push(line));
   const failures = lines.filter((line) => line.startsWith('FAIL'));
   assert.is(failures.length, failed);
   return { lines, passed, failures };

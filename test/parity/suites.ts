@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import { type Device, openDevice } from '../../lib/runtime/index.ts';
+import type { Device } from '../../lib/runtime/index.ts';
 import { Golden } from './golden.ts';
 import { controlnet, lora, swinir, unet, vae } from './models.ts';
 import { compareModule, type Traced } from './module.ts';
@@ -27,9 +27,12 @@ const suites: Readonly<Record<string, Suite>> = {
 export const knownPrefixes = Object.keys(suites);
 
 /** Compares files of reference numbers with this implementation, printing one line a tensor. */
-export async function runParity(files: readonly string[], print: (line: string) => void): Promise<Report> {
+export async function runParity(
+  device: Device,
+  files: readonly string[],
+  print: (line: string) => void,
+): Promise<Report> {
   const report = new Report(print);
-  using device = await openDevice('cpu');
   for (const path of files) {
     const name = basename(path);
     const prefix = knownPrefixes.filter((p) => name.startsWith(p)).sort((a, b) => b.length - a.length)[0];

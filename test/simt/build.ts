@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** plain: fast, blocks over two threads. address: AddressSanitizer and alignment checks. race: the race detector. */
@@ -31,6 +31,8 @@ const common = [
   ...['-std=c++17', '-g1', '-ffp-contract=off', '-fno-strict-aliasing', '-Wall', '-Wextra', '-Wno-unknown-pragmas'],
   ...(v3 ? ['-march=x86-64-v3', '-mtune=native'] : []),
   ...['-Icuda', '-Itest/simt/emulator', '-Itest/simt/harness'],
+  // The same objects serve the emulated library, which is opened at run time.
+  ...['-fPIC', '-fvisibility=hidden', '-ftls-model=initial-exec'],
 ];
 /** Flags of all files, and those of kernels alone. */
 const flags: Record<Variant, { all: string[]; kernel: string[] }> = {
@@ -146,9 +148,9 @@ export async function make(target: string, args: string[], recipe: Recipe): Prom
   });
 }
 
-async function object(source: string, variant: Variant, kernel: boolean, extra: string[]): Promise<string> {
+async function object(source: string, variant: Variant, kernel: boolean, extra: string[] = []): Promise<string> {
   const chosen = flags[variant];
-  const options = [...common, ...extra.map((folder) => `-I${folder}`), ...chosen.all, ...(kernel ? chosen.kernel : [])];
+  const options = [...common, ...extra, ...chosen.all, ...(kernel ? chosen.kernel : [])];
   const target = join(root, variant, `${source.replaceAll('/', '_').replace(/^\.+/, '')}.o`);
   await make(target, [...options, ...(kernel ? ['-x', 'c++'] : []), '-c', source], { rule: `${target}.d` });
   return target;
@@ -168,14 +170,15 @@ export async function pooled<T>(jobs: (() => Promise<T>)[]): Promise<T[]> {
   return results;
 }
 
+const sourcesIn = (folder: string): string[] =>
+  readdirSync(folder)
+    .filter((name) => name.endsWith('.cc'))
+    .map((name) => join(folder, name));
+
 /** Builds the program and returns its path. `kernels` stands in for the program's own sources. */
 export async function build(program: Program, variant: Variant, kernels = program.kernels): Promise<string> {
-  const own = ['test/simt/emulator', 'test/simt/harness'].flatMap((folder) =>
-    readdirSync(folder)
-      .filter((name) => name.endsWith('.cc'))
-      .map((name) => join(folder, name)),
-  );
-  const extra = [...new Set(program.kernels.map((file) => dirname(file)))];
+  const own = [...sourcesIn('test/simt/emulator'), ...sourcesIn('test/simt/harness')];
+  const extra = [...new Set(program.kernels.map((file) => `-I${dirname(file)}`))];
   const objects = await pooled([
     ...kernels.map((file) => () => object(file, variant, true, extra)),
     ...[program.driver, ...own].map((file) => () => object(file, variant, false, extra)),
@@ -185,6 +188,28 @@ export async function build(program: Program, variant: Variant, kernels = progra
   const sanitizers = variant === 'address' ? ['-fsanitize=address,undefined'] : [];
   await make(target, [...objects, ...sanitizers, '-lpthread'], { inputs: objects });
   return target;
+}
+
+/**
+ * Builds the CUDA library, its own host code and all kernels, over the emulator and a stand-in for CUDA's runtime, and
+ * returns its path: REFL_EMU_LIB of device emu:0.
+ */
+export async function buildLibrary(): Promise<string> {
+  const sources: Record<string, string[]> = JSON.parse(readFileSync('sources.json', 'utf8'));
+  const generated = join(root, 'generated');
+  const { code, stderr } = await execute(process.execPath, ['scripts/op-table.mjs', generated]);
+  if (code !== 0) throw new Error(`scripts/op-table.mjs failed:\n${stderr}`);
+  const host = ['-DREFL_CUDART=1', '-Inative', `-I${generated}`, '-Itest/simt/runtime'];
+  const objects = await pooled([
+    ...sources.kernels.map((file) => () => object(file, 'plain', true, [`-I${dirname(file)}`])),
+    ...[...sources.cuda, ...sources.backend, ...sources.binders, ...sourcesIn('test/simt/runtime')].map(
+      (file) => () => object(file, 'plain', false, host),
+    ),
+    ...sourcesIn('test/simt/emulator').map((file) => () => object(file, 'plain', false)),
+  ]);
+  const target = join(root, 'librefl_emu.so');
+  await make(target, ['-shared', ...objects, '-lpthread'], { inputs: objects });
+  return resolve(target);
 }
 
 export interface CaseResult {
