@@ -5,7 +5,7 @@ import { transpose } from '../../lib/graph/ops/layout.ts';
 import { sum } from '../../lib/graph/ops/reduce.ts';
 import { sameShape, type Tensor } from '../../lib/graph/tensor.ts';
 import { type Module, withDType } from '../../lib/nn/module.ts';
-import { type Device, evaluate } from '../../lib/runtime/index.ts';
+import { type Device, evaluate, openDevice } from '../../lib/runtime/index.ts';
 import { loadWeights } from '../../lib/weights/load.ts';
 import type { Golden } from './golden.ts';
 import { limits, norm, type Report, relativeError } from './report.ts';
