@@ -294,10 +294,10 @@ __global__ void __launch_bounds__(kThreads, 2)
 
   const int all = (problem.depth(z) + kDepth - 1) / kDepth, each = (all + grid.splits - 1) / grid.splits;
   const int begin = split * each, steps = min(all - begin, each);
-  const auto fetch = [&](int step) {
-    if (step < steps) {
-      a.load(tilesA + step % kStages * OperandA::kSize, (begin + step) * kDepth);
-      b.load(tilesB + step % kStages * OperandB::kSize, (begin + step) * kDepth);
+  const auto fetch = [&](int next) {
+    if (next < steps) {
+      a.load(tilesA + next % kStages * OperandA::kSize, (begin + next) * kDepth);
+      b.load(tilesB + next % kStages * OperandB::kSize, (begin + next) * kDepth);
     }
     cpAsyncCommit();
   };

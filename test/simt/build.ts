@@ -15,6 +15,8 @@ export const variants: Variant[] = ['plain', 'address', 'race'];
 export interface Program {
   name: string;
   kernels: string[];
+  /** Headers with kernel code of the program's own: they are mutated with the sources that include them. */
+  headers?: string[];
   driver: string;
   /** Mutations that no test can see, by what they change, and why. */
   equivalent?: Record<string, string>;
@@ -179,8 +181,9 @@ const sourcesIn = (folder: string): string[] =>
 export async function build(program: Program, variant: Variant, kernels = program.kernels): Promise<string> {
   const own = [...sourcesIn('test/simt/emulator'), ...sourcesIn('test/simt/harness')];
   const extra = [...new Set(program.kernels.map((file) => `-I${dirname(file)}`))];
+  const quiet = kernels === program.kernels ? [] : ['-w']; // a mutated source is not for reading
   const objects = await pooled([
-    ...kernels.map((file) => () => object(file, variant, true, extra)),
+    ...kernels.map((file) => () => object(file, variant, true, [...extra, ...quiet])),
     ...[program.driver, ...own].map((file) => () => object(file, variant, false, extra)),
   ]);
   const changed = kernels === program.kernels ? '' : `-${digest(kernels.join())}`;

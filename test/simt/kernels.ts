@@ -15,7 +15,16 @@ export const kernels: Program[] = [
   {
     name: 'gemmMma',
     kernels: ['cuda/gemm/gemm_mma.cu'],
+    headers: ['cuda/gemm/launch_mma.h', 'cuda/gemm/core_mma.h'],
     driver: 'test/simt/kernels/gemm_mma.cc',
+    equivalent: {
+      'first + 8 < output.columns': 'the last eight columns go one by one, to the same values',
+      'row > problem.rows(z)': 'a block behind the last row multiplies zeros and writes nothing',
+      'each for min(all - begin, each)': 'what lies behind the sum is read as zeros',
+      'next <= steps': 'the stage is loaded, with zeros, and not multiplied',
+      'true for next < steps': 'the stages are loaded, with zeros, and not multiplied',
+      'step <= kStages - 1': 'the loop loads this stage again, with the same values',
+    },
   },
   {
     name: 'conv2dMma',
@@ -61,7 +70,21 @@ export const kernels: Program[] = [
   {
     name: 'gemmF32',
     kernels: ['cuda/gemm/gemm_f32.cu'],
+    headers: ['cuda/gemm/core_f32.h'],
     driver: 'test/simt/kernels/gemm_f32.cc',
+    equivalent: {
+      'count >= 0': 'where nothing is copied, no place is read',
+      'true for count > 0': 'where nothing is copied, no place is read',
+      'true for kLines % kDown != 0': 'it spares the other test where that is never true',
+      'true for kDepth % kDown != 0': 'it spares the other test where that is never true',
+      'first <= last': 'a part without products loads a stage that is not multiplied',
+      'true for first < last': 'a part without products loads a stage that is not multiplied',
+      'step + 1 <= last': 'a stage is loaded that is not multiplied',
+      'true for step + 1 < last': 'a stage is loaded that is not multiplied',
+      'V >= 1': 'a vector of one is stored as an element is',
+      'true for V > 1': 'a vector of one is stored as an element is',
+      'column + V < columns': 'the last vector goes element by element, to the same values',
+    },
   },
   {
     name: 'conv2dF32',

@@ -15,18 +15,42 @@ const order: Variant[] = ['plain', 'race', 'address'];
 /** A mutation may loop for ever: that is a way to be found out. */
 const seconds = 60;
 
+/** A source with the program's own headers written out in it, and where each line of that comes from. */
+export function writtenOut(
+  file: string,
+  headers: string[] = [],
+): { text: string; from: { file: string; line: number }[] } {
+  const left = new Set(headers);
+  const lines: string[] = [];
+  const from: { file: string; line: number }[] = [];
+  const add = (name: string): void => {
+    for (const [i, text] of readFileSync(name, 'utf8').split('\n').entries()) {
+      const header = join('cuda', /^#include "(.*)"/.exec(text)?.[1] ?? '');
+      if (left.delete(header)) {
+        add(header);
+      } else {
+        lines.push(text === '#pragma once' ? '' : text);
+        from.push({ file: name, line: i + 1 });
+      }
+    }
+  };
+  add(file);
+  return { text: lines.join('\n'), from };
+}
+
 /** Tries those mutations of `program` for which `chosen(number of the mutation)`, in all its sources one after the other. */
 export async function tryMutations(program: Program, chosen: (n: number) => boolean): Promise<Tried[]> {
   const all: Tried[] = [];
   const cases = program.mutationCases ? ['--match', program.mutationCases] : [];
   for (const file of program.kernels) {
-    const { source, mutations } = mutate(readFileSync(file, 'utf8'));
+    const { text, from } = writtenOut(file, program.headers);
+    const { source, mutations } = mutate(text);
     const copy = join('build/simt/mutated', `${program.name}-${basename(file)}`);
     mkdirSync('build/simt/mutated', { recursive: true });
     writeFileSync(copy, source);
     const kernels = program.kernels.map((it) => (it === file ? copy : it));
     let left = mutations
-      .map((it, n) => ({ ...it, file, n, by: undefined as Variant | undefined }))
+      .map((it, n) => ({ ...it, ...from[it.line - 1], n, by: undefined as Variant | undefined }))
       .filter((it) => chosen(it.n));
     for (const variant of order) {
       const path = await build(program, variant, kernels);

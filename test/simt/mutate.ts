@@ -1,6 +1,6 @@
 // Mutations of a kernel's source: each barrier, fence and wait taken out, each wait made one group shorter, each comparison
-// moved by one and, where it guards something, taken to be true (equality too), each min() reduced to either argument. All of them go into one copy of the source, behind a
-// number that the driver sets, so that one build serves them all.
+// moved by one and, where it guards something, taken to be true (equality too), each min() reduced to either argument. All of
+// them go into one copy of the source, behind a number that the driver sets, so that one build serves them all.
 
 export interface Mutation {
   /** In the source, from 1. */
@@ -200,9 +200,6 @@ export function mutate(source: string): Mutated {
   }
   edits.sort((a, b) => a.from - b.from || b.to - a.to);
   const result = rendered(source, edits, 0, source.length);
-  // The declarations stand behind the includes, on a line of their own that the compiler is told not to count.
-  const last = [...result.matchAll(/^#include .*\n/gm)].pop();
-  const place = last ? last.index + last[0].length : 0;
-  const line = result.slice(0, place).split('\n').length;
-  return { source: `${result.slice(0, place)}${prelude}#line ${line}\n${result.slice(place)}`, mutations };
+  // The declarations stand first, on a line that the compiler is told not to count.
+  return { source: `${prelude}#line 1\n${result}`, mutations };
 }
