@@ -272,9 +272,9 @@ Bound bindConv2d(const NodeSpec& node) {
   const bool bias = node.inputs[2].present;
   const Winograd winograd{conv.batch,    conv.height,      conv.width, conv.channels, conv.outHeight,
                           conv.outWidth, conv.outChannels, conv.top,   conv.left,     false};
-  if (y.dtype == DType::f32 && weight.frozen && conv.strideY == 1 && conv.strideX == 1 &&
-      winograd.pays(conv.kernelHeight, conv.kernelWidth)) {
-    return bindWinograd(winograd, weight.buffer, bias);
+  if (y.dtype == DType::f32 && conv.strideY == 1 && conv.strideX == 1 &&
+      winograd.pays(conv.kernelHeight, conv.kernelWidth, weight.frozen)) {
+    return bindWinograd(winograd, weight, bias);
   }
   Phase phase{conv.patches(), {}, 0, 0, 1, 1, 0};
   for (int64_t t = 0; t < conv.taps(); t++) phase.taps.push_back(t);
@@ -298,9 +298,9 @@ Bound bindConv2dGradInput(const NodeSpec& node) {
                           conv.kernelHeight - 1 - conv.top,
                           conv.kernelWidth - 1 - conv.left,
                           true};
-  if (dx.dtype == DType::f32 && weight.frozen && conv.strideY == 1 && conv.strideX == 1 &&
-      winograd.pays(conv.kernelHeight, conv.kernelWidth)) {
-    return bindWinograd(winograd, weight.buffer, false);
+  if (dx.dtype == DType::f32 && conv.strideY == 1 && conv.strideX == 1 &&
+      winograd.pays(conv.kernelHeight, conv.kernelWidth, weight.frozen)) {
+    return bindWinograd(winograd, weight, false);
   }
   std::string key = "conv2dGradInput " + std::to_string(conv.strideY) + " " + std::to_string(conv.strideX) + " " +
                     std::to_string(conv.top % conv.strideY) + " " + std::to_string(conv.left % conv.strideX);

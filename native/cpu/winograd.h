@@ -23,10 +23,11 @@ struct Winograd {
   int64_t tilesX() const { return ceilDiv(outWidth, 4); }
   int64_t tiles() const { return batch * tilesY() * tilesX(); }
 
-  // Whether this is the faster way. With fewer tiles reading the larger weights outweighs the saving.
-  bool pays(int64_t kernelHeight, int64_t kernelWidth) const {
+  // Whether this is the faster way. With fewer tiles reading the larger weights, or making them anew at every run,
+  // outweighs the saving.
+  bool pays(int64_t kernelHeight, int64_t kernelWidth, bool frozen) const {
     return kernelHeight == 3 && kernelWidth == 3 && channels % kLanes<float> == 0 && outChannels % kLanes<float> == 0 &&
-           channels >= 32 && outChannels >= 32 && tiles() >= 16;
+           channels >= 32 && outChannels >= 32 && tiles() >= (frozen ? 16 : 32);
   }
 };
 
@@ -177,7 +178,8 @@ inline void transformOutput(const Winograd& w, const float* m, int64_t first, in
 
 }  // namespace winograd
 
-inline Bound bindWinograd(const Winograd& w, Buffer* weights, bool hasBias) {
+// Frozen weights are transformed once and kept, others at every run.
+inline Bound bindWinograd(const Winograd& w, const Operand& weight, bool hasBias) {
   const int64_t threads = omp_get_max_threads();
   const int64_t ld = w.channels + kRowGap, block = 2 * kPanel<float>;
   // V of a chunk takes 4 MB at most, and there is a chunk or more for each thread. Where all tiles are one chunk,
@@ -192,16 +194,27 @@ inline Bound bindWinograd(const Winograd& w, Buffer* weights, bool hasBias) {
 
   // One buffer may be seen in several shapes.
   const std::string key = (w.turned ? "winograd turned " : "winograd ") + std::to_string(w.channels);
-  const auto pack = weights->pack(key, static_cast<size_t>(36 * winograd::matrixSize(w)) * sizeof(float));
+  const int64_t transformed = 36 * winograd::matrixSize(w);
+  const auto frozen =
+      weight.frozen ? weight.buffer->pack(key, static_cast<size_t>(transformed) * sizeof(float)) : nullptr;
 
   const auto run = [=](const Args& args) {
-    const auto packed = pack->get([&](Values& values, std::byte* to) {
-      winograd::packWeights(w, values, reinterpret_cast<float*>(to), reinterpret_cast<float*>(args.scratch), each);
-    });
-    const auto* u = reinterpret_cast<const float*>(packed.get());
+    auto* scratch = reinterpret_cast<float*>(args.scratch);
+    const auto pack = [&](Values& values, std::byte* to) {
+      winograd::packWeights(w, values, reinterpret_cast<float*>(to), scratch, each);
+    };
+    std::shared_ptr<std::byte> kept;
+    const float* u = scratch + threads * each;
+    if (frozen) {
+      kept = frozen->get(pack);
+      u = reinterpret_cast<const float*>(kept.get());
+    } else {
+      Values plain(args.in[1].data);
+      pack(plain, reinterpret_cast<std::byte*>(scratch + threads * each));
+    }
     const float* bias = hasBias ? args.in[2].as<float>() : nullptr;
     parallelFor(chunks * parts, 1, [&](int64_t begin, int64_t end) {
-      float* m = reinterpret_cast<float*>(args.scratch) + each * omp_get_thread_num();
+      float* m = scratch + each * omp_get_thread_num();
       float *v = m + sizeM, *zeros = v + sizeV;
       std::fill_n(zeros, w.channels, 0.0f);
       for (int64_t task = begin; task < end; task++) {
@@ -220,8 +233,8 @@ inline Bound bindWinograd(const Winograd& w, Buffer* weights, bool hasBias) {
       }
     });
   };
-  Bound bound{run, static_cast<size_t>(threads * each) * sizeof(float)};
-  bound.packed = {{1, pack}};
+  Bound bound{run, static_cast<size_t>(threads * each + (frozen ? 0 : transformed)) * sizeof(float)};
+  if (frozen) bound.packed = {{1, frozen}};
   return bound;
 }
 

@@ -47,6 +47,8 @@ export const cases: OpCase[] = [
   conv('a stride beyond the kernel', [1, 7, 8, 2], [3, 2, 2], { stride: [3, 4] }),
   conv('padding beyond the kernel', [1, 2, 3, 4], [2, 2, 2], { padding: 3 }),
   conv('a kernel as large as the image', [2, 4, 3, 6], [9, 4, 3], {}),
+  conv('3x3 by tiles', [1, 27, 29, 32], [48, 3, 3], { padding: 1 }),
+  conv('3x3 by tiles, a batch, padded on two sides', [3, 14, 15, 48], [32, 3, 3], { padding: [0, 2, 1, 0] }),
   frozen('3x3', [1, 6, 5, 8], [12, 3, 3], { padding: 1 }),
   frozen('3x3, stride 2', [1, 9, 7, 5], [33, 3, 3], { stride: 2, padding: [0, 0, 1, 1] }),
   frozen('14x14 patches', [1, 28, 42, 3], [5, 14, 14], { stride: 14 }),
