@@ -10,7 +10,7 @@
 
 #include "cpu/gemm.h"
 #include "cpu/patches.h"
-#include "cpu/winograd.h"
+#include "cpu/winograd_grad.h"
 
 namespace refl::REFL_ISA {
 
@@ -324,6 +324,12 @@ Bound bindConv2dGradInput(const NodeSpec& node) {
 Bound bindConv2dGradWeight(const NodeSpec& node) {
   const auto kernel = node.integers("kernel");
   const Conv conv = convOf(node, node.inputs[0].shape, node.inputs[1].shape, kernel[0], kernel[1]);
+  const Winograd winograd{conv.batch,    conv.height,      conv.width, conv.channels, conv.outHeight,
+                          conv.outWidth, conv.outChannels, conv.top,   conv.left,     false};
+  if (node.outputs[0].dtype == DType::f32 && conv.strideY == 1 && conv.strideX == 1 &&
+      winograd.pays(conv.kernelHeight, conv.kernelWidth, false)) {
+    return bindWinogradGradWeight(winograd);
+  }
   return onFloat(node.outputs[0].dtype, node, [&](auto tag) { return bindGradWeight<decltype(tag)>(conv); });
 }
 

@@ -131,9 +131,10 @@ inline void packWeights(const Winograd& w, const Values& weights, float* to, flo
   });
 }
 
-// V[point][tile][channel] of tiles [first, first + count); `zeros` has a zero for each channel.
+// V[point][tile][channel] of tiles [first, first + count), `ld` elements from one tile to the next and `points` from
+// one point to the next; `zeros` has a zero for each channel.
 inline void transformInput(const Winograd& w, const float* x, int64_t first, int64_t count, const float* zeros,
-                           float* v, int64_t ld) {
+                           float* v, int64_t ld, int64_t points) {
   for (int64_t t = 0; t < count; t++) {
     const int64_t at = first + t, n = at / (w.tilesY() * w.tilesX());
     const int64_t y0 = at / w.tilesX() % w.tilesY() * 4 - w.top, x0 = at % w.tilesX() * 4 - w.left;
@@ -148,7 +149,7 @@ inline void transformInput(const Winograd& w, const float* x, int64_t first, int
       for (int i = 0; i < 36; i++) d[i] = load(from[i] + c);
       for (int i = 0; i < 6; i++) input(d + i, 6, half + i, 6);
       for (int i = 0; i < 6; i++) input(half + 6 * i, 1, d + 6 * i, 1);
-      for (int i = 0; i < 36; i++) store(v + (i * count + t) * ld + c, d[i]);
+      for (int i = 0; i < 36; i++) store(v + i * points + t * ld + c, d[i]);
     }
   }
 }
@@ -221,7 +222,7 @@ inline Bound bindWinograd(const Winograd& w, const Operand& weight, bool hasBias
         const Range tiles = partOf(w.tiles(), 1, task / parts, chunks);
         const Range outputs = partOf(w.outChannels, kPanel<float>, task % parts, parts);
         const int64_t count = tiles.size();
-        winograd::transformInput(w, args.in[0].as<float>(), tiles.begin, count, zeros, v, ld);
+        winograd::transformInput(w, args.in[0].as<float>(), tiles.begin, count, zeros, v, ld, count * ld);
         for (int64_t o = outputs.begin; o < outputs.end; o += block) {
           const int64_t width = std::min(block, outputs.end - o);
           for (int64_t i = 0; i < 36; i++) {
