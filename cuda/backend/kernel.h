@@ -41,6 +41,11 @@ struct Bound {
 
 using Bind = Bound (*)(const NodeSpec&);
 
+/** What a node without results does. */
+inline Bound nothing() {
+  return {[](const Args&) { return cudaSuccess; }};
+}
+
 [[noreturn]] inline void refuse(const NodeSpec& node, const char* code, const std::string& why) {
   throw Error(code, (node.layer.empty() ? "" : node.layer + ": ") + node.op->name + " " + why);
 }

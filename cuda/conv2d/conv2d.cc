@@ -46,10 +46,6 @@ bool isProduct(const ConvShape& s) {
 
 int pixelsOf(const ConvShape& s) { return s.images * s.outHeight * s.outWidth; }
 
-Bound nothing() {
-  return {[](const Args&) { return cudaSuccess; }};
-}
-
 template <class T>
 Bound product(const GemmShape& shape, bool bias) {
   const auto run = [=](const Args& a) {

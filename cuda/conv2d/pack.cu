@@ -2,6 +2,7 @@
 // read and written in runs of a tile's side, each element once. Rows of a tile are padded by one element, so a warp's
 // elements of a column lie in as many banks.
 #include "conv2d/conv2d.h"
+#include "layout/layout.h"
 #include "simt/simt.h"
 
 namespace refl::cuda {
@@ -31,26 +32,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-constexpr int kSide = 64;
-
-/** to [columns, rows], the transpose of from [rows, columns]. A block turns kSide x kSide. */
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    transposeKernel(const T* __restrict__ from, int rows, int columns, T* __restrict__ to) {
-  SIMT_SHARED(T, tile, [kSide][kSide + 1]);
-  const int across = (columns + kSide - 1) / kSide;
-  const int column = static_cast<int>(blockIdx.x) % across * kSide, row = static_cast<int>(blockIdx.x) / across * kSide;
-  const int x = static_cast<int>(threadIdx.x) % kSide, y = static_cast<int>(threadIdx.x) / kSide;
-  const int wide = min(columns - column, kSide), high = min(rows - row, kSide);
-  for (int i = y; i < high; i += kThreads / kSide) {
-    if (x < wide) tile[i][x] = from[static_cast<int64_t>(row + i) * columns + column + x];
-  }
-  __syncthreads();
-  for (int i = y; i < wide; i += kThreads / kSide) {
-    if (x < high) to[static_cast<int64_t>(column + i) * rows + row + x] = tile[x][i];
-  }
-}
-
 }  // namespace
 
 template <class T>
@@ -63,10 +44,12 @@ cudaError_t packConvWeight(const ConvShape& s, const T* weight, T* packed, cudaS
 
 template <class T>
 cudaError_t packConvWeightForGradInput(const ConvShape& s, const T* weight, T* packed, cudaStream_t stream) {
-  const int columns = s.kernelHeight * s.kernelWidth * s.channels;
-  if (s.outputs == 0 || columns == 0) return cudaSuccess;
-  const dim3 grid(((s.outputs + kSide - 1) / kSide) * ((columns + kSide - 1) / kSide));
-  return launch<transposeKernel<T>>({grid, kThreads, 0, stream}, weight, s.outputs, columns, packed);
+  const auto columns = static_cast<unsigned>(s.kernelHeight * s.kernelWidth * s.channels),
+             outputs = static_cast<unsigned>(s.outputs);
+  if (outputs == 0 || columns == 0) return cudaSuccess;
+  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>;
+  const Transpose turn = {columns, outputs, outputs, columns, 0, {}, {}, {}};
+  return transposeTiles(turn, reinterpret_cast<const Bits*>(weight), reinterpret_cast<Bits*>(packed), stream);
 }
 
 #define REFL_PACK(T)                                                                 \

@@ -9,7 +9,7 @@ namespace refl::cuda {
 template <class T, class Op>
 Bound bindMapOf(const NodeSpec& node, const Op& op) {
   const auto count = static_cast<unsigned>(narrow(node, node.outputs[0].size()));
-  if (count == 0) return {[](const Args&) { return cudaSuccess; }};
+  if (count == 0) return nothing();
   return {[op, count](const Args& a) {
     Inputs<T, Op::kInputs> in = {};
     for (int k = 0; k < Op::kInputs; ++k) in.at[k] = a.in[k].as<const T>();

@@ -10,7 +10,7 @@ int64_t matrix(const NodeSpec& node, int64_t rows, int64_t columns) { return nar
 
 Bound bindProduct(const NodeSpec& node, const GemmShape& shape, bool bias) {
   const Operand& y = node.outputs[0];
-  if (y.size() == 0) return {[](const Args&) { return cudaSuccess; }};
+  if (y.size() == 0) return nothing();
   return onFloat(y.dtype, node, [&](auto tag) -> Bound {
     using T = decltype(tag);
     const auto run = [=](const Args& a) {

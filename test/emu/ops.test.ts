@@ -17,7 +17,7 @@ import { codeOf } from '../support/runtime.ts';
 const pending = new Set<string>(
   Object.entries(opTable)
     .filter(([, { family }]) =>
-      ['reduce', 'softmax', 'attention', 'resample', 'pool', 'layout', 'embedding'].includes(family),
+      ['reduce', 'softmax', 'attention', 'resample', 'embedding'].includes(family),
     )
     .map(([op]) => op)
     .concat('groupNormGrad', 'layerNorm', 'layerNormGrad'),

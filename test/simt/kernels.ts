@@ -88,8 +88,18 @@ export const kernels: Program[] = [
   },
   {
     name: 'conv2dF32',
-    kernels: ['cuda/conv2d/conv2d_f32.cu', 'cuda/conv2d/pack.cu'],
+    kernels: ['cuda/conv2d/conv2d_f32.cu', 'cuda/conv2d/pack.cu', 'cuda/layout/transpose.cu'],
     driver: 'test/simt/kernels/conv2d_f32.cc',
+  },
+  {
+    name: 'layout',
+    kernels: ['cuda/layout/gather.cu', 'cuda/layout/transpose.cu', 'cuda/layout/copy.cu', 'cuda/layout/pad_grad.cu'],
+    driver: 'test/simt/kernels/layout.cc',
+  },
+  {
+    name: 'pool',
+    kernels: ['cuda/pool/pool.cu'],
+    driver: 'test/simt/kernels/pool.cc',
   },
 ];
 
