@@ -16,9 +16,7 @@ import { codeOf } from '../support/runtime.ts';
 /** Operators whose CUDA kernels are still to be written. */
 const pending = new Set<string>(
   Object.entries(opTable)
-    .filter(([, { family }]) =>
-      ['reduce', 'softmax', 'attention', 'resample', 'embedding'].includes(family),
-    )
+    .filter(([, { family }]) => ['reduce', 'softmax', 'attention'].includes(family))
     .map(([op]) => op)
     .concat('groupNormGrad', 'layerNorm', 'layerNormGrad'),
 );

@@ -101,6 +101,22 @@ export const kernels: Program[] = [
     kernels: ['cuda/pool/pool.cu'],
     driver: 'test/simt/kernels/pool.cc',
   },
+  {
+    name: 'embedding',
+    kernels: ['cuda/embedding/embedding.cu'],
+    driver: 'test/simt/kernels/embedding.cc',
+  },
+  {
+    name: 'resample',
+    kernels: ['cuda/resample/resample.cu'],
+    driver: 'test/simt/kernels/resample.cc',
+    equivalent: {
+      'a % b <= 0': 'where the quotient is whole, the filter is 0 at both ends',
+      'x <= 1.0f': 'both polynomials are 0 at 1',
+      'x <= 2.0f': 'the polynomial is 0 at 2',
+      'k <= start + taps': 'the filter does not reach that pixel',
+    },
+  },
 ];
 
 /** The wrappers themselves. */

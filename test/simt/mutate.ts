@@ -54,14 +54,13 @@ function operands(text: string, from: number, to: number): [number, number] {
   let start = from;
   for (let depth = 0; start > 0; start--) {
     const c = text[start - 1];
+    if (depth === 0 && text.slice(start - 7, start) === 'return ') break;
     if (')]}'.includes(c)) depth++;
     else if ('([{'.includes(c) && depth-- === 0) break;
     else if (depth === 0 && (/[;,?&|!]/.test(c) || (c === ':' && text[start - 2] !== ':' && text[start] !== ':')))
       break;
     else if (depth === 0 && c === '=' && !'<>='.includes(text[start - 2])) break;
   }
-  const word = /^\s*return\b/.exec(text.slice(start, from));
-  if (word) start += word[0].length;
   let end = to;
   for (let depth = 0; end < text.length; end++) {
     const c = text[end];

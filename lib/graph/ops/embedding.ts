@@ -2,7 +2,8 @@ import { check, defineOp, emit1, floatOf, sizeOf, type Tensor } from '../tensor.
 
 /**
  * Rows of `table` [rows, width] looked up by `indices` (i32, any shape): [...indices, width]. Gradients of repeated
- * indices add up. An index outside of the table fails the run with ERR_FEED.
+ * indices add up. An index outside of the table fails the run with ERR_FEED on the CPU; on CUDA, whose kernels cannot stop a
+ * run, its row is NaN and its gradient is left out.
  */
 export const embedding = (table: Tensor, indices: Tensor): Tensor => emit1('embedding', [table, indices]);
 defineOp('embedding', {
