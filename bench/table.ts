@@ -116,7 +116,8 @@ const share = ({ flops, ours, limit }: { flops: number; ours: number; limit: num
 const bestOf = ({ peers }: OpResult): number => Math.min(...Object.values(peers));
 const gigabytes = (bytes: number | undefined): string => (bytes === undefined ? '' : `${(bytes / 1e9).toFixed(1)} GB`);
 
-function table(titles: readonly string[], rows: readonly (readonly string[])[]): string {
+/** Rows of cells under their titles, as Markdown; nothing where there are none. */
+export function table(titles: readonly string[], rows: readonly (readonly string[])[]): string {
   if (!rows.length) return '';
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
   return [line(titles), line(titles.map((_, i) => (i ? '--:' : '---'))), ...rows.map(line)].join('\n');

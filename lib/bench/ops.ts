@@ -29,11 +29,11 @@ export interface Operand {
 }
 
 /** The forward pass, or the gradient by the input or by the weight. */
-type Pass = 'forward' | 'input' | 'weight';
+export type Pass = 'forward' | 'input' | 'weight';
 
-const operand = (shape: Shape, frozen = false): Operand => ({ shape, frozen });
+export const operand = (shape: Shape, frozen = false): Operand => ({ shape, frozen });
 
-interface ConvShape {
+export interface ConvShape {
   size: number;
   inputs: number;
   outputs?: number;
@@ -41,7 +41,7 @@ interface ConvShape {
   stride?: number;
 }
 
-function conv(pass: Pass, weights: 'frozen' | 'trainable', shape: ConvShape): OpBench {
+export function conv(pass: Pass, weights: 'frozen' | 'trainable', shape: ConvShape): OpBench {
   const { size, inputs, outputs = inputs, kernel = 3, stride = 1 } = shape;
   const x = operand([1, size, size, inputs]);
   const y = operand([1, size / stride, size / stride, outputs]);
@@ -69,7 +69,13 @@ function conv(pass: Pass, weights: 'frozen' | 'trainable', shape: ConvShape): Op
   };
 }
 
-function dense(pass: Pass, weights: 'frozen' | 'trainable', rows: number, inputs: number, outputs: number): OpBench {
+export function dense(
+  pass: Pass,
+  weights: 'frozen' | 'trainable',
+  rows: number,
+  inputs: number,
+  outputs: number,
+): OpBench {
   const x = operand([rows, inputs]);
   const y = operand([rows, outputs]);
   const w = operand([outputs, inputs], weights === 'frozen');
@@ -108,7 +114,7 @@ function attend(queries: number, keys: number, heads: number, width: number): Op
   };
 }
 
-function normed(size: number, channels: number): OpBench {
+export function normed(size: number, channels: number): OpBench {
   return {
     name: `group norm + SiLU ${channels} @${size}`,
     family: 'memory',
@@ -121,7 +127,7 @@ function normed(size: number, channels: number): OpBench {
 type Build = OpBench['build'];
 
 /** Something done to each element, or row, of a tensor [rows, columns]; `more` operands have shapes of their own. */
-function each(name: string, build: Build, rows: number, columns: number, ...more: Operand[]): OpBench {
+export function each(name: string, build: Build, rows: number, columns: number, ...more: Operand[]): OpBench {
   return {
     name: `${name} ${rows}x${columns}`,
     family: 'memory',
@@ -132,7 +138,7 @@ function each(name: string, build: Build, rows: number, columns: number, ...more
 }
 
 /** Scale and shift of a normalisation. */
-const affine = (channels: number): Operand[] => [operand([channels], true), operand([channels], true)];
+export const affine = (channels: number): Operand[] => [operand([channels], true), operand([channels], true)];
 
 /** Convolutions as the UNet (64 x 64 latents) and the VAE (512 x 512 pictures) have them. */
 const unetConvs: ConvShape[] = [

@@ -193,25 +193,35 @@ export async function build(program: Program, variant: Variant, kernels = progra
   return target;
 }
 
-/**
- * Builds the CUDA library, its own host code and all kernels, over the emulator and a stand-in for CUDA's runtime, and
- * returns its path: REFL_EMU_LIB of device emu:0.
- */
-export async function buildLibrary(): Promise<string> {
+/** Objects of the CUDA backend, host code and all kernels, over the emulator and a stand-in for CUDA's runtime. */
+async function backend(more: string[]): Promise<string[]> {
   const sources: Record<string, string[]> = JSON.parse(readFileSync('sources.json', 'utf8'));
   const generated = join(root, 'generated');
   const { code, stderr } = await execute(process.execPath, ['scripts/op-table.mjs', generated]);
   if (code !== 0) throw new Error(`scripts/op-table.mjs failed:\n${stderr}`);
   const host = ['-DREFL_CUDART=1', '-Inative', `-I${generated}`, '-Itest/simt/runtime'];
-  const objects = await pooled([
+  return pooled([
     ...sources.kernels.map((file) => () => object(file, 'plain', true, [`-I${dirname(file)}`])),
-    ...[...sources.cuda, ...sources.backend, ...sources.binders, ...sourcesIn('test/simt/runtime')].map(
+    ...[...more, ...sources.backend, ...sources.binders, ...sourcesIn('test/simt/runtime')].map(
       (file) => () => object(file, 'plain', false, host),
     ),
     ...sourcesIn('test/simt/emulator').map((file) => () => object(file, 'plain', false)),
   ]);
+}
+
+/** Builds the CUDA library over the emulator and returns its path: REFL_EMU_LIB of device emu:0. */
+export async function buildLibrary(): Promise<string> {
+  const objects = await backend(JSON.parse(readFileSync('sources.json', 'utf8')).cuda);
   const target = join(root, 'librefl_emu.so');
   await make(target, ['-shared', ...objects, '-lpthread'], { inputs: objects });
+  return resolve(target);
+}
+
+/** Builds bench/cuda over the emulator and returns its path. */
+export async function buildBench(): Promise<string> {
+  const objects = await backend(['bench/cuda/operators.cc']);
+  const target = join(root, 'bench');
+  await make(target, [...objects, '-lpthread'], { inputs: objects });
   return resolve(target);
 }
 

@@ -1,6 +1,6 @@
-// A stand-in for the part of the CUDA runtime that cuda/backend uses, over the emulator: the library's host code, built
-// with it, is device emu:0. It is contrary where CUDA may be: what is queued on a stream runs as late as a program can
-// tell, and fresh memory is full of NaN.
+// A stand-in for the part of the CUDA runtime that cuda/backend and bench/cuda use, over the emulator: the library's
+// host code, built with it, is device emu:0. It is contrary where CUDA may be: what is queued on a stream runs as late
+// as a program can tell, and fresh memory is full of NaN.
 #pragma once
 #include <cstddef>
 
@@ -31,7 +31,7 @@ struct cudaDeviceProp {
   size_t totalGlobalMem;
 };
 
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2;
 
@@ -58,6 +58,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end);
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
