@@ -92,6 +92,11 @@ export const kernels: Program[] = [
     driver: 'test/simt/kernels/conv2d_f32.cc',
   },
   {
+    name: 'softmax',
+    kernels: ['cuda/softmax/softmax.cu'],
+    driver: 'test/simt/kernels/softmax.cc',
+  },
+  {
     name: 'layout',
     kernels: ['cuda/layout/gather.cu', 'cuda/layout/transpose.cu', 'cuda/layout/copy.cu', 'cuda/layout/pad_grad.cu'],
     driver: 'test/simt/kernels/layout.cc',

@@ -7,7 +7,7 @@ import type { Device, Values } from '../../lib/runtime/index.ts';
 import { type OpCase, type UpdateCase, uniforms, valuesOf } from './opcase.ts';
 
 const folder = new URL('../ops/', import.meta.url);
-const files = readdirSync(folder).filter((file) => file.endsWith('.cases.ts'));
+const files = readdirSync(folder).filter((file) => /\.cases\.[jt]s$/.test(file));
 const modules: { cases: OpCase[]; updates?: UpdateCase[] }[] = await Promise.all(
   files.map((file) => import(new URL(file, folder).href)),
 );
