@@ -13,29 +13,15 @@
 // group.
 //
 // Vectors are as wide as divides a group's channels, up to 16 bytes.
+#include "norm/blocks.h"
 #include "norm/group_norm.h"
-#include "simt/simt.h"
 
 namespace refl::cuda {
 namespace {
 
 using namespace simt;
 
-constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kMostShared = 96 * 1024;
-constexpr int kMostChunks = 128, kLeastPixels = 16;
-
-/** The sum of v over the block, in the same order for all threads. `partial` is this sum's own: no barrier follows its
- * use. */
-__device__ __forceinline__ float blockSum(float v, float* partial) {
-  v = warpSum(v);
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = v;
-  __syncthreads();
-  float total = 0;
-#pragma unroll
-  for (int i = 0; i < kWarps; ++i) total += partial[i];
-  return total;
-}
 
 template <bool kSilu>
 __device__ __forceinline__ float activated(float u) {
@@ -121,16 +107,6 @@ __global__ void __launch_bounds__(kThreads)
     store(y + base + static_cast<size_t>(walk.pixel) * channels + walk.vector * V, v);
   }
 }
-
-/** How an image is cut: pixels of a chunk, the last one shorter. */
-struct Chunks {
-  int pixels, count;
-  explicit Chunks(int all) {
-    pixels = (all + kMostChunks - 1) / kMostChunks;
-    pixels = pixels < kLeastPixels ? kLeastPixels : pixels;
-    count = (all + pixels - 1) / pixels;
-  }
-};
 
 // moments [N, chunks, groups, 2]: mean and sum of squares about it. Dynamic shared memory: two floats for each thread's
 // row of pixels and each vector of a pixel.
@@ -234,19 +210,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/** fn(V) with the widest vector, up to 16 bytes, that divides a group's channels and that the pointers allow. */
-template <class T, class Fn>
-cudaError_t withVector(int perGroup, const void* x, const void* y, Fn&& fn) {
-  const size_t address = reinterpret_cast<size_t>(x) | reinterpret_cast<size_t>(y);
-  const auto fits = [&](int v) { return perGroup % v == 0 && address % (v * sizeof(T)) == 0; };
-  if constexpr (sizeof(T) == 2) {
-    if (fits(8)) return fn(std::integral_constant<int, 8>());
-  }
-  if (fits(4)) return fn(std::integral_constant<int, 4>());
-  if (fits(2)) return fn(std::integral_constant<int, 2>());
-  return fn(std::integral_constant<int, 1>());
-}
-
 }  // namespace
 
 template <class T>
@@ -263,7 +226,7 @@ cudaError_t groupNormInChunks(const GroupNormShape& shape, const T* x, const flo
                               bool silu, T* y, float* mean, float* rstd, float* scratch, cudaStream_t stream) {
   const Chunks chunks(shape.pixels);
   const dim3 grid(chunks.count, shape.images);
-  return withVector<T>(shape.channels / shape.groups, x, y, [&](auto width) {
+  return withVector<T>(shape.channels / shape.groups, {x, y}, [&](auto width) {
     constexpr int V = decltype(width)::value;
     const int perPixel = shape.channels / V, rows = perPixel < kThreads ? kThreads / perPixel : 1;
     SharedLayout sums;
@@ -290,7 +253,7 @@ cudaError_t groupNormForward(const GroupNormShape& shape, const T* x, const floa
   const int perGroup = shape.channels / shape.groups;
   const size_t bytes = SharedLayout().take<T>(static_cast<size_t>(shape.pixels) * perGroup).bytes();
   const Launch at = {dim3(shape.groups, shape.images), kThreads, bytes, stream};
-  return withVector<T>(perGroup, x, y, [&](auto width) {
+  return withVector<T>(perGroup, {x, y}, [&](auto width) {
     constexpr int V = decltype(width)::value;
     const auto go = [&](auto folded) {
       return launch<groupNormSharedKernel<T, V, decltype(folded)::value>>(at, x, gamma, beta, shape.pixels,

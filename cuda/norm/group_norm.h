@@ -1,4 +1,5 @@
-// Group norm of images [N, P pixels, C] over P and the C / groups channels of a group; SiLU folded into the output.
+// Group norm of images [N, P pixels, C] over P and the C / groups channels of a group, with SiLU folded into the
+// output, and its gradients.
 #pragma once
 #include "simt/launch.h"
 #include "simt/types.h"
@@ -25,5 +26,14 @@ cudaError_t groupNormForward(const GroupNormShape& shape, const T* x, const floa
 template <class T>
 cudaError_t groupNormInChunks(const GroupNormShape& shape, const T* x, const float* gamma, const float* beta, float eps,
                               bool silu, T* y, float* mean, float* rstd, float* scratch, cudaStream_t stream);
+
+/** Bytes of groupNormGrad's scratch. */
+size_t groupNormGradScratch(const GroupNormShape& shape);
+
+/** dx, dgamma and dbeta from what the forward pass had and gave. dx may be dy. */
+template <class T>
+cudaError_t groupNormGrad(const GroupNormShape& shape, const T* x, const float* gamma, const float* beta,
+                          const float* mean, const float* rstd, const T* dy, bool silu, T* dx, float* dgamma,
+                          float* dbeta, float* scratch, cudaStream_t stream);
 
 }  // namespace refl::cuda

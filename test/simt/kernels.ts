@@ -92,6 +92,11 @@ export const kernels: Program[] = [
     driver: 'test/simt/kernels/conv2d_f32.cc',
   },
   {
+    name: 'normGrad',
+    kernels: ['cuda/norm/column_sums.cu', 'cuda/norm/group_norm_grad.cu', 'cuda/norm/layer_norm.cu'],
+    driver: 'test/simt/kernels/norm_grad.cc',
+  },
+  {
     name: 'softmax',
     kernels: ['cuda/softmax/softmax.cu'],
     driver: 'test/simt/kernels/softmax.cc',
@@ -121,6 +126,12 @@ export const kernels: Program[] = [
       'x <= 2.0f': 'the polynomial is 0 at 2',
       'k <= start + taps': 'the filter does not reach that pixel',
     },
+  },
+  {
+    name: 'attention',
+    kernels: ['cuda/attention/attention.cu', 'cuda/attention/attention_grad.cu', 'cuda/attention/bias_grad.cu'],
+    headers: ['cuda/attention/core.h', 'cuda/attention/core_grad.h'],
+    driver: 'test/simt/kernels/attention.cc',
   },
 ];
 
