@@ -108,7 +108,7 @@ int bind(ReflCudaDevice*, const ReflCudaNode* node, ReflCudaBinding* binding, Re
     NodeSpec spec;
     spec.op = findOp(node->op);
     const auto found = spec.op ? kernels().find(node->op) : kernels().end();
-    if (found == kernels().end() || !found->second) {
+    if (found == kernels().end()) {
       throw Error("ERR_PROGRAM", std::string(node->op) + " has no CUDA kernel");
     }
     spec.layer = node->layer;

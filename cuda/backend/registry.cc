@@ -2,7 +2,7 @@
 
 namespace refl::cuda {
 
-#define REFL_KERNEL(name, bind) __attribute__((weak)) Bound bind(const NodeSpec&);
+#define REFL_KERNEL(name, bind) Bound bind(const NodeSpec&);
 #include "op_kernels.inc"
 #undef REFL_KERNEL
 

@@ -97,6 +97,11 @@ export const kernels: Program[] = [
     driver: 'test/simt/kernels/norm_grad.cc',
   },
   {
+    name: 'reduce',
+    kernels: ['cuda/reduce/reduce.cu'],
+    driver: 'test/simt/kernels/reduce.cc',
+  },
+  {
     name: 'softmax',
     kernels: ['cuda/softmax/softmax.cu'],
     driver: 'test/simt/kernels/softmax.cc',
