@@ -1,6 +1,9 @@
 // Binders of the products of matrices.
+#include <cstdlib>
+#include <cstring>
+
 #include "backend/kernel.h"
-#include "gemm/gemm.h"
+#include "gemm/gemm_sm90.h"
 
 namespace refl::cuda {
 namespace {
@@ -8,11 +11,25 @@ namespace {
 /** Elements of rows x columns, which kernels index by 32 bits within a matrix. */
 int64_t matrix(const NodeSpec& node, int64_t rows, int64_t columns) { return narrow(node, rows * columns); }
 
+/** REFL_SM90=1 takes the kernels of sm_90a where they fit: to measure them, while no chip has shown that they are
+ * faster. */
+bool wantsSm90() {
+  const char* wanted = std::getenv("REFL_SM90");
+  return wanted && std::strcmp(wanted, "1") == 0;
+}
+
 Bound bindProduct(const NodeSpec& node, const GemmShape& shape, bool bias) {
   const Operand& y = node.outputs[0];
   if (y.size() == 0) return nothing();
   return onFloat(y.dtype, node, [&](auto tag) -> Bound {
     using T = decltype(tag);
+    if constexpr (sizeof(T) == 2) {
+      if (wantsSm90() && gemmSm90Fits(shape))
+        return {[=, columns = gemmSm90Columns(shape)](const Args& a) {
+          return gemmSm90(shape, columns, a.in[0].as<const T>(), a.in[1].as<const T>(),
+                          bias ? a.in[2].as<const T>() : nullptr, a.out[0].as<T>(), a.stream);
+        }};
+    }
     const auto run = [=](const Args& a) {
       return gemm<T>(shape, a.in[0].as<const T>(), a.in[1].as<const T>(), bias ? a.in[2].as<const T>() : nullptr,
                      a.out[0].as<T>(), a.scratch, a.stream);

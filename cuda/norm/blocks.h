@@ -18,6 +18,19 @@ __device__ __forceinline__ float blockSum(float v, float* partial) {
   return total;
 }
 
+/** V floats, at a multiple of so many up to 4. One by one, lanes with neighbouring vectors would read 4 V bytes apart,
+ * and each access would touch V times the cache lines. */
+template <int V>
+__device__ __forceinline__ void loadFloats(const float* from, float (&to)[V]) {
+  constexpr int kWide = V < 4 ? V : 4;
+#pragma unroll
+  for (int k = 0; k < V; k += kWide) {
+    const simt::Pack<float, kWide> part = simt::load<kWide>(from + k);
+#pragma unroll
+    for (int j = 0; j < kWide; ++j) to[k + j] = part[j];
+  }
+}
+
 /** How pixels, or rows, are cut: pixels of a chunk, the last one shorter. At most 128 chunks. */
 struct Chunks {
   int pixels, count;

@@ -25,11 +25,10 @@ __global__ void __launch_bounds__(kThreads, 3)
 
   for (int i = static_cast<int>(threadIdx.x); i < rows * perPixel; i += kThreads) {
     const int row = i / perPixel, channel = i % perPixel * V;
-    float sum[V] = {}, sumX[V] = {}, gamma[V], beta[V], mean = 0, rstd = 0;
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      gamma[k] = kSilu ? s.gamma[channel + k] : 0.0f;
-      beta[k] = kSilu ? s.beta[channel + k] : 0.0f;
+    float sum[V] = {}, sumX[V] = {}, gamma[V] = {}, beta[V] = {}, mean = 0, rstd = 0;
+    if (kSilu) {
+      loadFloats(s.gamma + channel, gamma);
+      loadFloats(s.beta + channel, beta);
     }
     if (s.groups) {
       const int group = image * s.groups + channel / (s.channels / s.groups);

@@ -99,9 +99,12 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = static_cast<int>(threadIdx.x); i < vectors; i += kThreads, walk.step()) {
     Pack<T, V> v = load<V>(tile + i * V);
     const int channel = group * perGroup + walk.vector * V;
+    float gain[V], shift[V];
+    loadFloats(gamma + channel, gain);
+    loadFloats(beta + channel, shift);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      const float u = fmaf((toFloat(v[k]) - centre) * scale, gamma[channel + k], beta[channel + k]);
+      const float u = fmaf((toFloat(v[k]) - centre) * scale, gain[k], shift[k]);
       v[k] = fromFloat<T>(activated<kSilu>(u));
     }
     store(y + base + static_cast<size_t>(walk.pixel) * channels + walk.vector * V, v);
@@ -201,9 +204,12 @@ __global__ void __launch_bounds__(kThreads)
     const int channel = i % perPixel * V, group = channel / perGroup;
     Pack<T, V> v = load<V>(x + base + static_cast<size_t>(i) * V);
     const float centre = centres[group], scale = scales[group];
+    float gain[V], shift[V];
+    loadFloats(gamma + channel, gain);
+    loadFloats(beta + channel, shift);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      const float u = fmaf((toFloat(v[k]) - centre) * scale, gamma[channel + k], beta[channel + k]);
+      const float u = fmaf((toFloat(v[k]) - centre) * scale, gain[k], shift[k]);
       v[k] = fromFloat<T>(activated<kSilu>(u));
     }
     store(y + base + static_cast<size_t>(i) * V, v);

@@ -1,5 +1,5 @@
 // Group norm of images [N, P pixels, C] over P and the C / groups channels of a group, with SiLU folded into the
-// output, and its gradients.
+// output, and its gradients. gamma and beta lie at multiples of 16 bytes.
 #pragma once
 #include "simt/launch.h"
 #include "simt/types.h"

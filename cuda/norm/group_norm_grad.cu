@@ -84,13 +84,16 @@ __global__ void __launch_bounds__(kThreads)
     const Pack<T, V> vx = load<V>(x + at), vg = load<V>(dy + at);
     const float mean = s.mean[group], rstd = s.rstd[group];
     const Pack<float, 2> of = load<2>(means + static_cast<size_t>(group) * 2);
+    float gamma[V], beta[V] = {};
+    loadFloats(s.gamma + channel, gamma);
+    if (kSilu) loadFloats(s.beta + channel, beta);
     Pack<T, V> result;
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      const float xhat = (toFloat(vx[k]) - mean) * rstd, gamma = s.gamma[channel + k];
+      const float xhat = (toFloat(vx[k]) - mean) * rstd;
       float g = toFloat(vg[k]);
-      if (kSilu) g *= siluSlope(fmaf(xhat, gamma, s.beta[channel + k]));
-      result[k] = fromFloat<T>(rstd * (gamma * g - of[0] - xhat * of[1]));
+      if (kSilu) g *= siluSlope(fmaf(xhat, gamma[k], beta[k]));
+      result[k] = fromFloat<T>(rstd * (gamma[k] * g - of[0] - xhat * of[1]));
     }
     store(dx + at, result);
   }

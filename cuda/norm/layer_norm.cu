@@ -55,9 +55,11 @@ __global__ void __launch_bounds__(kThreads)
     }
     for (int i = first; i < channels; i += kGroup * V) {
       Pack<T, V> v = load<V>(x + i);
+      float gain[V], shift[V];
+      loadFloats(gamma + i, gain);
+      loadFloats(beta + i, shift);
 #pragma unroll
-      for (int k = 0; k < V; ++k)
-        v[k] = fromFloat<T>(fmaf((toFloat(v[k]) - centre) * scale, gamma[i + k], beta[i + k]));
+      for (int k = 0; k < V; ++k) v[k] = fromFloat<T>(fmaf((toFloat(v[k]) - centre) * scale, gain[k], shift[k]));
       store(y + i, v);
     }
   }
@@ -79,9 +81,11 @@ __global__ void __launch_bounds__(kThreads)
     float sum = 0, sumX = 0;
     for (int i = first; i < channels; i += kGroup * V) {
       const Pack<T, V> vx = load<V>(x + i), vg = load<V>(dy + i);
+      float gain[V];
+      loadFloats(gamma + i, gain);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
-        const float g = toFloat(vg[k]) * gamma[i + k];
+        const float g = toFloat(vg[k]) * gain[k];
         sum += g;
         sumX = fmaf(g, (toFloat(vx[k]) - centre) * scale, sumX);
       }
@@ -90,11 +94,13 @@ __global__ void __launch_bounds__(kThreads)
     const float ofX = groupSum<kGroup>(sumX, products) / static_cast<float>(channels);
     for (int i = first; i < channels; i += kGroup * V) {
       const Pack<T, V> vx = load<V>(x + i), vg = load<V>(dy + i);
+      float gain[V];
+      loadFloats(gamma + i, gain);
       Pack<T, V> result;
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         const float xhat = (toFloat(vx[k]) - centre) * scale;
-        result[k] = fromFloat<T>(scale * (toFloat(vg[k]) * gamma[i + k] - of - xhat * ofX));
+        result[k] = fromFloat<T>(scale * (toFloat(vg[k]) * gain[k] - of - xhat * ofX));
       }
       store(dx + i, result);
     }

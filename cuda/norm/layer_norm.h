@@ -5,7 +5,8 @@
 
 namespace refl::cuda {
 
-/** y [rows, channels], mean and rstd [rows] from x, gamma and beta [channels]; rows * channels < 2^31. y may be x. */
+/** y [rows, channels], mean and rstd [rows] from x, gamma and beta [channels]; rows * channels < 2^31. y may be x.
+ * gamma and beta lie at multiples of 16 bytes. */
 template <class T>
 cudaError_t layerNorm(int rows, int channels, const T* x, const float* gamma, const float* beta, float eps, T* y,
                       float* mean, float* rstd, cudaStream_t stream);

@@ -10,7 +10,7 @@
 namespace refl::cuda {
 namespace {
 
-/** Adjacent axes that are all reduced or all kept, outermost first. */
+/** Adjacent axes that are all reduced or all kept, outermost first; axes of 1 are either. */
 struct Run {
   int64_t extent;
   bool reduced;
@@ -19,6 +19,7 @@ struct Run {
 std::vector<Run> runsOf(const Shape& shape, const std::vector<int64_t>& axes) {
   std::vector<Run> runs;
   for (size_t k = 0; k < shape.size(); ++k) {
+    if (shape[k] == 1) continue;
     const bool reduced = std::find(axes.begin(), axes.end(), static_cast<int64_t>(k)) != axes.end();
     if (!runs.empty() && runs.back().reduced == reduced)
       runs.back().extent *= shape[k];

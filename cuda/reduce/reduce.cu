@@ -1,14 +1,16 @@
 // Two kernels, limited by memory: each element is read once, one operation an element.
 //
-// rowsKernel: short contiguous rows (inner is 1). A warp has a row; a thread takes vectors of 16 bytes where rows are
-// whole vectors.
+// rowsKernel: contiguous rows (inner is 1). A warp has a row, or a block of 256 threads a part of one that has more
+// than 1024 elements; a thread takes vectors of 16 bytes where rows are whole vectors.
 //
 // columnsKernel: everything else. A block has up to 32 vectors of columns beside each other and as many rows of threads
 // as make 256; each thread goes down its columns, then the rows of threads are folded in halves. Vectors are 16 bytes
-// where inner is a whole number of them; with inner 1 a block's threads go along one row.
+// where inner is a whole number of them.
 //
 // What is folded is a float32 sum, or for the largest element an integer that is ordered as the numbers are, with NaN
-// above all. The order of the sums depends on the shape alone.
+// above all, and its place where that is asked for. The order of the sums depends on the shape alone.
+#include <climits>
+
 #include "reduce/reduce.h"
 #include "simt/simt.h"
 
@@ -25,42 +27,80 @@ constexpr unsigned kEnough = 1024;  // blocks that keep any chip busy
 struct Sum {
   using Value = float;
   static __device__ __forceinline__ float start() { return 0.0f; }
-  static __device__ __forceinline__ float of(float x) { return x; }
+  static __device__ __forceinline__ float of(float x, unsigned) { return x; }
   static __device__ __forceinline__ float join(float a, float b) { return a + b; }
   static __device__ __forceinline__ float overWarp(float v) { return warpSum(v); }
-  static __device__ __forceinline__ float result(float v) { return v; }
+  template <class To>
+  static __device__ __forceinline__ To result(float v) {
+    return fromFloat<To>(v);
+  }
 };
 
 struct Max {
   using Value = int;
   static constexpr int kNan = 0x7fffffff;
-  static __device__ __forceinline__ int start() { return of(-INFINITY); }
+  static __device__ __forceinline__ int start() { return of(-INFINITY, 0); }
   // Negative numbers have their magnitude's bits turned over: then all are ordered as integers.
-  static __device__ __forceinline__ int of(float x) {
+  static __device__ __forceinline__ int of(float x, unsigned) {
     const int bits = static_cast<int>(asBits(x));
     return x != x ? kNan : bits ^ (bits >> 31 & 0x7fffffff);
   }
   static __device__ __forceinline__ int join(int a, int b) { return max(a, b); }
   static __device__ __forceinline__ int overWarp(int v) { return warpMax(v); }
-  static __device__ __forceinline__ float result(int v) {
-    return asFloat(static_cast<uint32_t>(v == kNan ? v : v ^ (v >> 31 & 0x7fffffff)));
+  template <class To>
+  static __device__ __forceinline__ To result(int v) {
+    return fromFloat<To>(asFloat(static_cast<uint32_t>(v == kNan ? v : v ^ (v >> 31 & 0x7fffffff))));
   }
 };
 
-template <class Op, class From, class To, int V>
-__global__ void __launch_bounds__(kThreads)
-    rowsKernel(const From* __restrict__ x, unsigned rows, unsigned width, To* __restrict__ y) {
-  const unsigned row = blockIdx.x * kWarps + threadIdx.x / 32;
+struct Place {
+  struct Value {
+    int most, at;
+  };
+  // Behind every element, so that an element of -inf wins.
+  static __device__ __forceinline__ Value start() { return {Max::start(), INT_MAX}; }
+  static __device__ __forceinline__ Value of(float x, unsigned at) {
+    return {Max::of(x + 0.0f, at), static_cast<int>(at)};  // -0 is no less than 0
+  }
+  static __device__ __forceinline__ Value join(Value a, Value b) {
+    const bool wins = (b.most > a.most) | ((b.most == a.most) & (b.at < a.at));  // no branches
+    return {wins ? b.most : a.most, wins ? b.at : a.at};
+  }
+  static __device__ __forceinline__ Value overWarp(Value v) {
+    const int most = warpMax(v.most);
+    return {most, -warpMax(v.most == most ? -v.at : -INT_MAX)};
+  }
+  template <class To>
+  static __device__ __forceinline__ To result(Value v) {
+    return v.at;
+  }
+};
+
+/** A group of kGroup threads, a warp or the block, has `each` elements of a row, of which the last part has fewer. */
+template <class Op, class From, class To, int V, int kGroup>
+__global__ void __launch_bounds__(kThreads) rowsKernel(const From* __restrict__ x, unsigned rows, unsigned width,
+                                                       unsigned parts, unsigned each, To* __restrict__ y) {
+  const unsigned place = blockIdx.x * (kThreads / kGroup) + threadIdx.x / kGroup;
+  const unsigned row = place / parts, first = (place - row * parts) * each;
   if (row < rows) {
     x += static_cast<size_t>(row) * width;
+    const unsigned last = min(width, first + each);
     typename Op::Value all = Op::start();
-    for (unsigned i = threadIdx.x % 32 * V; i < width; i += 32 * V) {
+#pragma unroll 4
+    for (unsigned i = first + threadIdx.x % kGroup * V; i < last; i += kGroup * V) {
       const Pack<From, V> v = load<V>(x + i);
 #pragma unroll
-      for (int k = 0; k < V; ++k) all = Op::join(all, Op::of(toFloat(v[k])));
+      for (int k = 0; k < V; ++k) all = Op::join(all, Op::of(toFloat(v[k]), i + k));
     }
     all = Op::overWarp(all);
-    if (threadIdx.x % 32 == 0) y[row] = fromFloat<To>(Op::result(all));
+    if constexpr (kGroup > 32) {
+      SIMT_SHARED(typename Op::Value, warps, [kWarps]);
+      if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = all;
+      __syncthreads();
+      all = warps[0];
+      for (unsigned i = 1; i < kWarps; ++i) all = Op::join(all, warps[i]);
+    }
+    if (threadIdx.x % kGroup == 0) y[place] = Op::template result<To>(all);
   }
 }
 
@@ -79,10 +119,11 @@ __global__ void __launch_bounds__(kThreads)
   for (int k = 0; k < V; ++k) all[k] = Op::start();
   if (column < shape.inner) {
     const From* from = x + static_cast<size_t>(outer) * shape.count * shape.inner + column;
+#pragma unroll 4
     for (unsigned i = part * each + row; i < last; i += down) {
       const Pack<From, V> v = load<V>(from + static_cast<size_t>(i) * shape.inner);
 #pragma unroll
-      for (int k = 0; k < V; ++k) all[k] = Op::join(all[k], Op::of(toFloat(v[k])));
+      for (int k = 0; k < V; ++k) all[k] = Op::join(all[k], Op::of(toFloat(v[k]), i));
     }
   }
 #pragma unroll
@@ -97,51 +138,44 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
   }
   if (row == 0 && column < shape.inner) {
-    Pack<To, V> result;
+    constexpr int kWide = V < kPack<To> ? V : kPack<To>;
+    y += static_cast<size_t>(place) * shape.inner + column;
 #pragma unroll
-    for (int k = 0; k < V; ++k) result[k] = fromFloat<To>(Op::result(partial[k][threadIdx.x]));
-    store(y + static_cast<size_t>(place) * shape.inner + column, result);
+    for (int k = 0; k < V; k += kWide) {
+      Pack<To, kWide> result;
+#pragma unroll
+      for (int j = 0; j < kWide; ++j) result[j] = Op::template result<To>(partial[k + j][threadIdx.x]);
+      store(y + k, result);
+    }
   }
 }
 
-// A thread has a result and goes along its elements: neighbours read neighbours where inner is not 1.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    argmaxKernel(const T* __restrict__ x, const Middle shape, int32_t* __restrict__ y) {
-  const unsigned i = blockIdx.x * kThreads + threadIdx.x;
-  if (i < shape.outer * shape.inner) {
-    const unsigned outer = i / shape.inner;
-    x += static_cast<size_t>(outer) * shape.count * shape.inner + (i - outer * shape.inner);
-    int best = 0, most = Max::of(toFloat(x[0]) + 0.0f);
-    for (unsigned k = 1; k < shape.count; ++k) {
-      const int value = Max::of(toFloat(x[static_cast<size_t>(k) * shape.inner]) + 0.0f);  // -0 is no less than 0
-      if (value > most) {
-        most = value;
-        best = static_cast<int>(k);
-      }
-    }
-    y[i] = best;
+template <class Op, int V, class From, class To>
+cudaError_t runRows(const Middle& s, unsigned parts, const From* x, To* y, cudaStream_t stream) {
+  if (s.count <= kShort) {
+    const Launch at = {(s.outer + kWarps - 1) / kWarps, kThreads, 0, stream};
+    return launch<rowsKernel<Op, From, To, V, 32>>(at, x, s.outer, s.count, parts, s.count, y);
   }
+  const unsigned vectors = s.count / V, each = (vectors + parts - 1) / parts * V;
+  const Launch at = {s.outer * parts, kThreads, 0, stream};
+  return launch<rowsKernel<Op, From, To, V, kThreads>>(at, x, s.outer, s.count, parts, each, y);
+}
+
+template <class Op, int V, class From, class To>
+cudaError_t runColumns(const Middle& s, unsigned parts, const From* x, To* y, cudaStream_t stream) {
+  unsigned across = 1;
+  while (across < 32 && across * V < s.inner) across *= 2;
+  const unsigned tiles = (s.inner + across * V - 1) / (across * V);
+  const Launch at = {s.outer * parts * tiles, kThreads, 0, stream};
+  return launch<columnsKernel<Op, From, To, V>>(at, x, s, parts, across, tiles, y);
 }
 
 template <class Op, class From, class To>
-cudaError_t run(const Middle& s, const From* x, To* y, cudaStream_t stream) {
-  // A result's vector is no wider than 16 bytes either.
-  constexpr int kWide = kPack<From> < kPack<To> ? kPack<From> : kPack<To>;
-  const auto with = [&](auto v) {
-    constexpr int V = decltype(v)::value;
-    if (s.inner == 1 && s.count <= kShort) {
-      const Launch at = {(s.outer + kWarps - 1) / kWarps, kThreads, 0, stream};
-      return launch<rowsKernel<Op, From, To, V>>(at, x, s.outer, s.count, y);
-    }
-    unsigned across = 1;
-    while (across < 32 && across * V < s.inner) across *= 2;
-    const unsigned tiles = (s.inner + across * V - 1) / (across * V), parts = reduceParts(s);
-    const Launch at = {s.outer * parts * tiles, kThreads, 0, stream};
-    return launch<columnsKernel<Op, From, To, V>>(at, x, s, parts, across, tiles, y);
-  };
-  const unsigned run = s.inner == 1 && s.count <= kShort ? s.count : s.inner;
-  return run % kWide == 0 ? with(std::integral_constant<int, kWide>()) : with(std::integral_constant<int, 1>());
+cudaError_t run(const Middle& s, unsigned parts, const From* x, To* y, cudaStream_t stream) {
+  constexpr int V = kPack<From>;
+  if (s.inner == 1)
+    return s.count % V == 0 ? runRows<Op, V>(s, parts, x, y, stream) : runRows<Op, 1>(s, parts, x, y, stream);
+  return s.inner % V == 0 ? runColumns<Op, V>(s, parts, x, y, stream) : runColumns<Op, 1>(s, parts, x, y, stream);
 }
 
 }  // namespace
@@ -156,13 +190,13 @@ unsigned reduceParts(const Middle& s) {
 
 template <class From, class To>
 cudaError_t reduce(Reduction op, const Middle& shape, const From* x, To* y, cudaStream_t stream) {
-  return op == Reduction::sum ? run<Sum>(shape, x, y, stream) : run<Max>(shape, x, y, stream);
+  const unsigned parts = reduceParts(shape);
+  return op == Reduction::sum ? run<Sum>(shape, parts, x, y, stream) : run<Max>(shape, parts, x, y, stream);
 }
 
 template <class T>
-cudaError_t argmax(const Middle& s, const T* x, int32_t* y, cudaStream_t stream) {
-  const unsigned results = s.outer * s.inner;
-  return launch<argmaxKernel<T>>({(results + kThreads - 1) / kThreads, kThreads, 0, stream}, x, s, y);
+cudaError_t argmax(const Middle& shape, const T* x, int32_t* y, cudaStream_t stream) {
+  return run<Place>(shape, 1, x, y, stream);
 }
 
 #define REFL_REDUCE(From, To) template cudaError_t reduce(Reduction, const Middle&, const From*, To*, cudaStream_t);

@@ -12,8 +12,8 @@ export interface Layout {
   readonly bytes: number;
 }
 
-/** Offsets are multiples of this: a cache line, and the widest vector any kernel loads. */
-export const ALIGNMENT = 64;
+/** Offsets are multiples of this: a cache line of a GPU, and what Hopper's copies of swizzled tiles ask for. */
+export const ALIGNMENT = 128;
 
 const align = (n: number): number => Math.ceil(n / ALIGNMENT) * ALIGNMENT;
 

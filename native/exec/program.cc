@@ -21,7 +21,7 @@ void Program::verifyTensor(const TensorDecl& t) const {
   const int64_t bytes = checkedBytes(t.dtype, t.shape);
   if ((t.offset < 0) == (t.slot < 0)) refuse("a tensor needs either an offset or a slot");
   if (t.slot < 0) {
-    if (t.offset % 64 != 0 || t.offset > decl_.arenaBytes - bytes) refuse("a tensor outside of the arena");
+    if (t.offset % 128 != 0 || t.offset > decl_.arenaBytes - bytes) refuse("a tensor outside of the arena");
     return;
   }
   if (t.slot >= static_cast<int64_t>(buffers_.size())) refuse("a tensor in an unknown buffer");

@@ -34,8 +34,16 @@ const small = (op: string, results: Tensor[], frozen: Tensor[] = []): Shape => (
   ...{ results, frozen: new Set(frozen) },
 });
 
+const opened: Peer[] = [];
+test.after(() => Promise.all(opened.map((peer) => peer.close())));
+async function open(environment: NodeJS.ProcessEnv = {}): Promise<Peer> {
+  const peer = new Peer('bench/cuda', await buildBench(), [], { ...process.env, ...environment });
+  opened.push(peer);
+  return peer;
+}
+
 test('the program binds and runs operators', async () => {
-  const program = new Peer('bench/cuda', await buildBench(), [], process.env);
+  const program = await open();
   const ask = (shape: Shape, dtype: string) => program.ask('operator', shape.op, 2, ...requestOf(shape, dtype).words);
   assert.equal(await program.ask('device'), { name: 'emulated device', sm: 90 });
   assert.is((await program.ask('copy', 4096, 2)).seconds, 1e-3);
@@ -58,6 +66,9 @@ test('the program binds and runs operators', async () => {
     (await ask(small('linear', [dense('forward', 'frozen', 3, 24, 16).build(x, w, bias)]), 'bf16')).seconds,
     1e-3,
   );
+  const hopper = await open({ REFL_SM90: '1' });
+  const product = requestOf(small('linear', [dense('forward', 'frozen', 3, 24, 16).build(x, w, bias)]), 'bf16');
+  assert.is((await hopper.ask('operator', 'linear', 2, ...product.words)).seconds, 1e-3);
   const [image, gamma, beta] = leaves([1, 4, 4, 32], [32], [32]);
   const normed = groupNorm(image, gamma, beta, { groups: 4, eps: 1e-5, silu: true });
   assert.is((await ask(small('groupNorm', [normed]), 'f16')).seconds, 1e-3);
@@ -68,7 +79,6 @@ test('the program binds and runs operators', async () => {
       (error) => assert.instance(error, Refused, request),
     );
   }
-  await program.close();
 });
 
 test('the table tells what was measured from what failed', () => {

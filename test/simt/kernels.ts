@@ -27,6 +27,11 @@ export const kernels: Program[] = [
     },
   },
   {
+    name: 'gemmSm90',
+    kernels: ['cuda/gemm/gemm_sm90.cu'],
+    driver: 'test/simt/kernels/gemm_sm90.cc',
+  },
+  {
     name: 'conv2dMma',
     kernels: ['cuda/conv2d/conv2d_mma.cu'],
     driver: 'test/simt/kernels/conv2d_mma.cc',
@@ -100,6 +105,9 @@ export const kernels: Program[] = [
     name: 'reduce',
     kernels: ['cuda/reduce/reduce.cu'],
     driver: 'test/simt/kernels/reduce.cc',
+    equivalent: {
+      'b.at <= a.at': 'two values of one place are those before every element, and alike',
+    },
   },
   {
     name: 'softmax',

@@ -5,7 +5,7 @@ import type { Graph, ProgramSpec } from '../../lib/graph/program.ts';
 import { opTable } from '../../lib/graph/table.ts';
 import type { Node, Tensor } from '../../lib/graph/tensor.ts';
 
-const ALIGNMENT = 64;
+const ALIGNMENT = 128;
 const widths = { f32: 4, f64: 8, i32: 4, u8: 1 };
 
 const bytesOf = (t: Tensor): number => t.shape.reduce((a, b) => a * b, 1) * widths[t.dtype];

@@ -81,9 +81,10 @@ void largest(const Middle& s) {
 
 template <class T>
 void add(const std::string& type) {
-  const Middle shapes[] = {{1, 1, 1},     {9, 37, 1},   {17, 64, 1},  {2, 1024, 1}, {3, 1025, 1}, {1, 20011, 1},
-                           {1, 16384, 1}, {5, 7, 2},    {2, 31, 3},   {1, 700, 3},  {2, 19, 19},  {3, 11, 40},
-                           {1, 513, 64},  {2, 9, 1031}, {1, 260, 72}, {1, 5, 264},  {2, 1, 5},    {1, 3, 1024}};
+  const Middle shapes[] = {{1, 1, 1},     {9, 37, 1},    {17, 64, 1},   {2, 1024, 1}, {3, 1025, 1},
+                           {1, 20011, 1}, {1, 16384, 1}, {1, 20008, 1}, {3, 2048, 1}, {5, 7, 2},
+                           {2, 31, 3},    {1, 700, 3},   {2, 19, 19},   {3, 11, 40},  {1, 513, 64},
+                           {2, 9, 1031},  {1, 260, 72},  {1, 5, 264},   {2, 1, 5},    {1, 3, 1024}};
   for (const Middle& shape : shapes) {
     const std::string rest =
         std::to_string(shape.outer) + " x " + std::to_string(shape.count) + " x " + std::to_string(shape.inner);

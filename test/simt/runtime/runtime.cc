@@ -134,6 +134,7 @@ cudaError_t submit(const simt::Launch& at, const simt::emu::Task& task) {
 [[maybe_unused]] const bool ready = [] {
   simt::emu::onSubmit(submit);
   simt::emu::options().threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  simt::emu::options().sharedLimit = (std::atoi(setting("REFL_EMU_ARCH", "90")) >= 90 ? 227 : 99) << 10;
   return true;
 }();
 
