@@ -12,6 +12,8 @@
 //
 // Layer norm of [rows, C]: a thread's unit is a block of 32 rows. Each row is read once from memory; its mean, its
 // variance about that mean and its output are passes over L1. dgamma and dbeta: one partial sum a block, then float64.
+#include <limits>
+
 #include "cpu/support.h"
 #include "cpu/vecmath.h"
 
@@ -183,9 +185,18 @@ void gradRow(const T* __restrict x, const T* __restrict dy, const GradRows<T>& r
   }
 }
 
+// For an empty x: its statistics, or the gradients of its gamma and beta, the second and third result.
+template <class T>
+Bound fillTables(T value) {
+  return {[value](const Args& args) {
+    for (int k = 1; k < 3; ++k) std::fill_n(args.out[k].as<T>(), args.out[k].size(), value);
+  }};
+}
+
 template <class T, bool kSilu>
 Bound bindGroupNormOf(const NodeSpec& node) {
   const GroupPlan plan(node.inputs[0], node.integer("groups"));
+  if (plan.pixels == 0) return fillTables<T>(std::numeric_limits<T>::quiet_NaN());  // the mean of no pixels
   return {[plan, eps = node.number("eps")](const Args& args) {
             const T *x = args.in[0].as<const T>(), *gamma = args.in[1].as<const T>(), *beta = args.in[2].as<const T>();
             T *y = args.out[0].as<T>(), *means = args.out[1].as<T>(), *rstds = args.out[2].as<T>();
@@ -228,6 +239,7 @@ Bound bindGroupNormOf(const NodeSpec& node) {
 template <class T, bool kSilu>
 Bound bindGroupNormGradOf(const NodeSpec& node) {
   const GroupPlan plan(node.inputs[0], node.integer("groups"));
+  if (plan.pixels == 0) return fillTables<T>(T{0});
   return {[plan](const Args& args) {
             const T *x = args.in[0].as<const T>(), *gamma = args.in[1].as<const T>(), *beta = args.in[2].as<const T>();
             const T *means = args.in[3].as<const T>(), *rstds = args.in[4].as<const T>(),

@@ -34,6 +34,8 @@ export const cases: OpCase[] = [
     group('a single pixel', [2, 1, 1, 12], 2, silu),
     group('several chunks and more channels than a tile', [1, 7, 10, 1100], 10, silu),
   ]),
+  group('no pixels', [2, 0, 12], 3, true),
+  group('no images', [0, 4, 12], 3),
   group('a large mean', [1, 6, 6, 8], 2, false, offset([1, 6, 6, 8])),
   group('many images of one chunk', [5, 33, 1, 17], 17, true),
   layer('odd width', [3, 5, 33]),
@@ -41,5 +43,6 @@ export const cases: OpCase[] = [
   layer('one row', [1, 40]),
   layer('a vector', [19]),
   layer('one channel', [4, 1]),
+  layer('no rows', [0, 7]),
   layer('a large mean', [4, 31], offset([4, 31])),
 ];
