@@ -1,4 +1,4 @@
-// Attention, forward, without tensor cores: float32 products (core.h), for all types.
+// Attention, forward, without tensor cores: float32 products (core.h), for float and what attention_mma.cu leaves.
 //
 // A block of 128 threads owns 64 queries of one head (32 above 160 features) and walks over 64 or 32 keys at a time,
 // keeping each query's running maximum and sum and shrinking what it has accumulated when the maximum grows. A thread
@@ -12,9 +12,6 @@ namespace refl::cuda {
 namespace {
 
 using namespace attn;
-
-// Scores are kept from falling below this: a row of -inf alone has a maximum to be compared with, and equal weights.
-constexpr float kLowest = -1e38f;
 
 using Forward32 = Tile<32, 1, 64, 8, 64, 3>;
 using Forward64 = Tile<64, 1, 64, 8, 64, 3>;
@@ -137,7 +134,7 @@ long long attentionBlocks(const AttentionShape& shape) {
 template <class T>
 cudaError_t attention(const AttentionShape& shape, const AttentionInputs<T>& in, T* y, float* lse,
                       cudaStream_t stream) {
-  return withTile<Forward32, Forward64, Forward128, Forward160, Forward512>(shape.size, [&](auto tile) {
+  const auto run = [&](auto tile) {
     using Tile = decltype(tile);
     SharedLayout shared;
     shared.take<float>(Tile::kOwn * Tile::kPitch);
@@ -147,7 +144,13 @@ cudaError_t attention(const AttentionShape& shape, const AttentionInputs<T>& in,
     const dim3 grid((shape.queries + Tile::kOwn - 1) / Tile::kOwn * shape.heads * shape.batch);
     return launch<attentionKernel<T, Tile>>({grid, Tile::kThreads, shared.bytes(), stream}, shape, in, y, lse,
                                             aligned<T>(shape, in.q, in.k, in.v, y));
-  });
+  };
+  if constexpr (sizeof(T) == 2) {
+    if (shape.size <= kMostMmaHeadSize) return attentionMma(shape, in, y, lse, stream);
+    return shape.size <= 160 ? run(Forward160()) : run(Forward512());
+  } else {
+    return withTile<Forward32, Forward64, Forward128, Forward160, Forward512>(shape.size, run);
+  }
 }
 
 #define REFL_ATTENTION(T) \

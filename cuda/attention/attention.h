@@ -5,8 +5,8 @@
 
 namespace refl::cuda {
 
-/** Most features of a head that there are kernels for. */
-constexpr int kMostHeadSize = 512;
+/** Most features of a head that there are kernels for, and on tensor cores. */
+constexpr int kMostHeadSize = 512, kMostMmaHeadSize = 128;
 
 struct AttentionShape {
   int batch, heads, queries, keys, size;  // `size` features a head
@@ -29,6 +29,11 @@ struct AttentionInputs {
  * takes the mean of the values that it would see without. */
 template <class T>
 cudaError_t attention(const AttentionShape& shape, const AttentionInputs<T>& in, T* y, float* lse, cudaStream_t stream);
+
+/** The same on tensor cores, for bf16 and f16 and heads of at most kMostMmaHeadSize features. */
+template <class T>
+cudaError_t attentionMma(const AttentionShape& shape, const AttentionInputs<T>& in, T* y, float* lse,
+                         cudaStream_t stream);
 
 /** What the gradient's passes read beside the inputs: dy, the log-sum-exp, and delta [N, heads, queries]. A row masked
  * in full has no gradient. */

@@ -35,7 +35,9 @@ const small = (op: string, results: Tensor[], frozen: Tensor[] = []): Shape => (
 });
 
 const opened: Peer[] = [];
-test.after(() => Promise.all(opened.map((peer) => peer.close())));
+test.after(async () => {
+  for (const peer of opened) await peer.close();
+});
 async function open(environment: NodeJS.ProcessEnv = {}): Promise<Peer> {
   const peer = new Peer('bench/cuda', await buildBench(), [], { ...process.env, ...environment });
   opened.push(peer);

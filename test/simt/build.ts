@@ -15,7 +15,7 @@ export const variants: Variant[] = ['plain', 'address', 'race'];
 export interface Program {
   name: string;
   kernels: string[];
-  /** Headers with kernel code of the program's own: they are mutated with the sources that include them. */
+  /** Headers with kernel code of the program's own: each is mutated with the first source that includes it. */
   headers?: string[];
   driver: string;
   /** Mutations that no test can see, by what they change, and why. */

@@ -15,12 +15,11 @@ const order: Variant[] = ['plain', 'race', 'address'];
 /** A mutation may loop for ever: that is a way to be found out. */
 const seconds = 60;
 
-/** A source with the program's own headers written out in it, and where each line of that comes from. */
-export function writtenOut(
-  file: string,
-  headers: string[] = [],
-): { text: string; from: { file: string; line: number }[] } {
-  const left = new Set(headers);
+/**
+ * A source with those of the program's own headers written out in it that no source before had: `left`, from which they are
+ * taken. And where each line comes from.
+ */
+export function writtenOut(file: string, left: Set<string>): { text: string; from: { file: string; line: number }[] } {
   const lines: string[] = [];
   const from: { file: string; line: number }[] = [];
   const add = (name: string): void => {
@@ -42,8 +41,9 @@ export function writtenOut(
 export async function tryMutations(program: Program, chosen: (n: number) => boolean): Promise<Tried[]> {
   const all: Tried[] = [];
   const cases = program.mutationCases ? ['--match', program.mutationCases] : [];
+  const headers = new Set(program.headers);
   for (const file of program.kernels) {
-    const { text, from } = writtenOut(file, program.headers);
+    const { text, from } = writtenOut(file, headers);
     const { source, mutations } = mutate(text);
     const copy = join('build/simt/mutated', `${program.name}-${basename(file)}`);
     mkdirSync('build/simt/mutated', { recursive: true });
