@@ -1,0 +1,61 @@
+// Packs what a Linux x86-64 host with a GPU and its driver, but without Node.js, npm or a network, needs to test and time the
+// kernels: build/bundle.tar.xz and, unpacked, build/bundle. There: bash run.sh test|bench|all OUTDIR.
+import { execFileSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+process.chdir(root);
+const bundle = 'build/bundle';
+const most = 40e6; // bytes that fit through most doors
+
+const run = (command, ...args) => execFileSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+function copy(from, to = from) {
+  mkdirSync(dirname(join(bundle, to)), { recursive: true });
+  cpSync(from, join(bundle, to), { recursive: true });
+}
+
+run('npm', 'run', '-s', 'build:addon');
+run('cmake', '-S', '.', '-B', 'build-cuda', '-DCMAKE_BUILD_TYPE=Release', '-DREFL_BENCH=ON');
+run('cmake', '--build', 'build-cuda', '--parallel', '2');
+run(process.execPath, '--import', 'tsx', 'test/simt/device.ts');
+
+rmSync(bundle, { recursive: true, force: true });
+run('npx', 'tsc', '-p', 'tsconfig.json', '--noEmit', 'false', '--outDir', bundle, '--rootDir', '.');
+for (const file of ['package.json', 'ops.json', 'bench/cuda/pytorch.py']) copy(file);
+copy(process.execPath, 'node');
+for (const file of ['refl.node', 'refl_environment.node']) copy(`build/Release/${file}`);
+copy('build-cuda/Release/librefl_cuda.so');
+copy('build-cuda/refl_cuda_bench', 'operators');
+for (const name of readdirSync('build/simt/device').filter((it) => /^\w+$/.test(it))) {
+  copy(`build/simt/device/${name}`, `kernels/${name}`);
+}
+for (const name of needs(['uvu'])) copy(`node_modules/${name}`);
+copy('scripts/bundle.sh', 'run.sh');
+// Reference numbers, where they are beside the project.
+const golden = '../shared/golden';
+if (existsSync(golden)) {
+  const files = readdirSync(golden).filter((name) =>
+    /^(ops|(unet|controlnet|vae|swinir)_tiny)\.safetensors$/.test(name),
+  );
+  for (const name of files) copy(join(golden, name), `golden/${name}`);
+}
+writeFileSync(join(bundle, 'revision'), execFileSync('git', ['rev-parse', 'HEAD']));
+
+execFileSync('tar', ['-C', 'build', '-cJf', `${bundle}.tar.xz`, 'bundle'], {
+  env: { ...process.env, XZ_OPT: '-6 -T0' },
+});
+const { size } = statSync(`${bundle}.tar.xz`);
+console.log(`${bundle}.tar.xz: ${(size / 1e6).toFixed(1)} MB`);
+if (size > most) throw new Error(`the bundle has more than ${most / 1e6} MB`);
+
+/** The packages and all that they need. */
+function needs(names, found = new Set()) {
+  for (const name of names.filter((it) => !found.has(it))) {
+    found.add(name);
+    const { dependencies = {} } = JSON.parse(readFileSync(`node_modules/${name}/package.json`, 'utf8'));
+    needs(Object.keys(dependencies), found);
+  }
+  return found;
+}

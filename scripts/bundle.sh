@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Tests and times the kernels on this machine's GPU: bash run.sh test|bench|all OUTDIR
+#
+# test: every kernel's cases against float64 (kernels.jsonl), every operator as a program and its gradient (operators.log),
+# reference networks (parity.log), and, where compute-sanitizer is installed, a small sweep under each of its tools
+# (sanitizer.log). bench: kernels beside PyTorch where python3 has it (bench.jsonl, bench.md). Ends with a short table in
+# OUTDIR/summary.txt, and with 1 where anything failed.
+set -uo pipefail
+usage='usage: bash run.sh test|bench|all OUTDIR'
+what=${1:?$usage}
+mkdir -p "${2:?$usage}" && out=$(cd "$2" && pwd)
+cd "$(dirname "$0")" || exit 1
+summary=$out/summary.txt
+status=0
+: > "$summary"
+
+# Adds a line to the summary: what, and how it ended.
+note() { printf '%-28s %s\n' "$1" "$2" | tee -a "$summary"; }
+judge() { if [ "$2" -eq 0 ]; then note "$1" "$3"; else note "$1" "FAILED: $3"; status=1; fi; }
+
+tests() {
+  : > "$out/kernels.jsonl"
+  for program in kernels/*; do
+    timeout 120 "$program" > "$out/case.jsonl" 2> "$out/case.log"
+    local code=$? name=${program##*/}
+    sed "s/^{/{\"program\":\"$name\",/" "$out/case.jsonl" >> "$out/kernels.jsonl"
+    cat "$out/case.log" >&2
+    judge "kernels/$name" $code "$(grep -c '"ok":true' "$out/case.jsonl") passed, $(grep -c '"ok":false' "$out/case.jsonl") failed"
+  done
+  rm -f "$out"/case.*
+  REFL_TEST_DEVICE=cuda:0 timeout 300 ./node test/emu/ops.test.js > "$out/operators.log" 2>&1
+  judge operators $? "$(grep -E '^ *(Passed|Skipped):' "$out/operators.log" | tr -s ' \n' ' ')"
+  if [ -d golden ]; then
+    timeout 300 ./node test/parity/main.js --device cuda:0 golden/*.safetensors > "$out/parity.log" 2>&1
+    judge parity $? "$(tail -n 1 "$out/parity.log")"
+  fi
+  if command -v compute-sanitizer > /dev/null; then
+    : > "$out/sanitizer.log"
+    # Those that share memory in the most ways.
+    for tool in memcheck racecheck initcheck synccheck; do
+      for name in gemmMma gemmF32 conv2dMma attention groupNorm softmax hopper; do
+        timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "kernels/$name" --shard 0/16 >> "$out/sanitizer.log" 2>&1
+        judge "$tool $name" $? "$(grep SUMMARY "$out/sanitizer.log" | tail -n 1 | sed 's/=* //')"
+      done
+    done
+  else
+    note sanitizer 'compute-sanitizer is not installed'
+  fi
+}
+
+bench() {
+  ./node bench/cuda/main.js ./operators --json "$out/bench.jsonl" > "$out/bench.md" 2> "$out/bench.log"
+  judge bench $? "$(grep -c '"kernel"' "$out/bench.jsonl") operators, see bench.md"
+}
+
+case $what in
+  test) tests ;;
+  bench) bench ;;
+  all) tests; bench ;;
+  *) echo "$usage" >&2; exit 2 ;;
+esac
+exit $status
