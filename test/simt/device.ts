@@ -21,7 +21,7 @@ await pooled(
     if (!wanted.length) return;
     const code = wanted.map((chip) => `-gencode=arch=compute_${chip},code=sm_${chip}`);
     const include = [...new Set(program.kernels.map((file) => `-I${dirname(file)}`))];
-    const flags = ['-std=c++17', '-fmad=false', '-O3', ...code];
+    const flags = ['-std=c++17', '-fmad=false', '-O3', '--compress-mode=none', ...code];
     const common = [...flags, '-Icuda', `-I${dirname(harness)}`, ...include];
     const objects = await pooled(
       [...program.kernels, program.driver, harness].map((file) => async () => {

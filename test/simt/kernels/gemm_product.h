@@ -1,0 +1,66 @@
+// One product for the tests of 16-bit matrix products: all that a shape can ask for, against float64.
+#pragma once
+#include <cmath>
+
+#include "gemm/gemm.h"
+#include "harness.h"
+
+using namespace harness;
+using refl::cuda::GemmShape;
+
+struct Product {
+  int m, n, k, batch = 1;
+  bool transposeA = false, transposeB = false, bias = false;
+  int extra = 0;        // elements between rows, of all three
+  size_t skip = 0;      // elements by which all three are misaligned
+  bool shared = false;  // one b for all products
+};
+
+/** run(shape, a, b, bias or null, c) makes c, whose error is at most twice that of rounding the exact one. */
+template <class T, class Run>
+void compareProduct(const Product& p, Run&& run) {
+  const int rowsA = p.transposeA ? p.k : p.m, rowsB = p.transposeB ? p.n : p.k;
+  GemmShape s = {p.batch, p.m, p.n, p.k, p.transposeA, p.transposeB, 0, 0, p.n + p.extra, 0, 0, 0};
+  s.lda = (p.transposeA ? p.m : p.k) + p.extra;
+  s.ldb = (p.transposeB ? p.k : p.n) + p.extra;
+  s.strideA = static_cast<int64_t>(rowsA) * s.lda;
+  s.strideB = p.shared ? 0 : static_cast<int64_t>(rowsB) * s.ldb;
+  s.strideC = static_cast<int64_t>(p.m) * s.ldc;
+  // What lies between rows is never read: it is NaN.
+  const auto matrix = [&](int count, int rows, int ld, uint64_t seed) {
+    std::vector<double> values = uniform(static_cast<size_t>(count) * rows * ld, -1, 1, seed);
+    for (size_t i = 0; i < values.size(); ++i)
+      if (static_cast<int>(i % ld) >= ld - p.extra) values[i] = NAN;
+    return values;
+  };
+  const Input<T> a(matrix(p.batch, rowsA, s.lda, 61), p.skip),
+      b(matrix(p.shared ? 1 : p.batch, rowsB, s.ldb, 62), p.skip);
+  const Input<T> bias(uniform(p.n, -1, 1, 63));
+  const size_t size = static_cast<size_t>(p.batch) * s.strideC;
+  // With rows apart, what lies between them is to stay as it is.
+  const Input<T> c(std::vector<double>(size, NAN), p.skip);
+  run(s, a.data(), b.data(), p.bias ? bias.data() : nullptr, c.data());
+
+  const std::vector<double> x = a.values(), y = b.values(), z = bias.values(), found = c.values();
+  std::vector<double> actual, exact, naive;
+  for (int i = 0; i < p.batch; ++i)
+    for (int row = 0; row < p.m; ++row)
+      for (int column = 0; column < s.ldc; ++column) {
+        const double got = found[i * s.strideC + static_cast<size_t>(row) * s.ldc + column];
+        if (column >= p.n) {
+          if (!std::isnan(got)) fail("row %d: element %d of %d was written", row, column, p.n);
+          continue;
+        }
+        if (!std::isfinite(got)) fail("row %d, column %d: %g", row, column, got);
+        double sum = p.bias ? z[column] : 0;
+        for (int k = 0; k < p.k; ++k)
+          sum += x[i * s.strideA +
+                   (p.transposeA ? static_cast<size_t>(k) * s.lda + row : static_cast<size_t>(row) * s.lda + k)] *
+                 y[i * s.strideB +
+                   (p.transposeB ? static_cast<size_t>(column) * s.ldb + k : static_cast<size_t>(k) * s.ldb + column)];
+        actual.push_back(got);
+        exact.push_back(sum);
+        naive.push_back(rounded<T>(sum));
+      }
+  expectNoWorse(actual, exact, naive, 2, "c");
+}
