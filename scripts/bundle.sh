@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Tests and times the kernels on this machine's GPU: bash run.sh test|bench|all OUTDIR
 #
-# test: every kernel's cases against float64 (kernels.jsonl), every operator as a program and its gradient (operators.log),
-# reference networks (parity.log), and, where compute-sanitizer is installed, a small sweep under each of its tools
-# (sanitizer.log). bench: kernels beside PyTorch where python3 has it (bench.jsonl, bench.md). Ends with a short table in
+# test: every kernel's cases against float64 (kernels.jsonl), every operator as a program and its gradient in 32 and 16 bits,
+# small networks in 16 (ops.log, half.log, mixed.log), reference networks (parity.log), and, where compute-sanitizer is
+# installed, a small sweep under each of its tools (sanitizer.log). bench: kernels beside PyTorch where python3 has it (bench.jsonl, bench.md). Ends with a short table in
 # OUTDIR/summary.txt, and with 1 where anything failed.
 set -uo pipefail
 usage='usage: bash run.sh test|bench|all OUTDIR'
@@ -28,8 +28,10 @@ tests() {
     judge "kernels/$name" $code "$(grep -c '"ok":true' "$out/case.jsonl") passed, $(grep -c '"ok":false' "$out/case.jsonl") failed"
   done
   rm -f "$out"/case.*
-  REFL_TEST_DEVICE=cuda:0 timeout 300 ./node test/emu/ops.test.js > "$out/operators.log" 2>&1
-  judge operators $? "$(grep -E '^ *(Passed|Skipped):' "$out/operators.log" | tr -s ' \n' ' ')"
+  for name in ops half mixed; do
+    REFL_TEST_DEVICE=cuda:0 timeout 300 ./node "test/emu/$name.test.js" > "$out/$name.log" 2>&1
+    judge "programs/$name" $? "$(grep -E '^ *(Passed|Skipped):' "$out/$name.log" | tr -s ' \n' ' ')"
+  done
   if [ -d golden ]; then
     timeout 300 ./node test/parity/main.js --device cuda:0 golden/*.safetensors > "$out/parity.log" 2>&1
     judge parity $? "$(tail -n 1 "$out/parity.log")"
@@ -49,7 +51,7 @@ tests() {
 }
 
 bench() {
-  ./node bench/cuda/main.js ./operators --json "$out/bench.jsonl" > "$out/bench.md" 2> "$out/bench.log"
+  ./node bench/cuda/main.js build-cuda/operators --json "$out/bench.jsonl" > "$out/bench.md" 2> "$out/bench.log"
   judge bench $? "$(grep -c '"kernel"' "$out/bench.jsonl") operators, see bench.md"
 }
 

@@ -1,3 +1,4 @@
+import { bytesOf } from '../graph/dtype.ts';
 import { reachable } from '../graph/grad.ts';
 import { type Node, sizeOf, type Tensor } from '../graph/tensor.ts';
 
@@ -9,16 +10,16 @@ export interface Work {
   readonly bytes: number;
 }
 
-/** The work behind `outputs`, in float32. */
+/** The work behind `outputs`. */
 export function workOf(outputs: readonly Tensor[]): Work {
   let flops = 0;
-  let values = 0;
+  let bytes = 0;
   for (const node of reachable(outputs)) {
     if (node.leaf || node.op === 'reshape') continue;
     flops += flopsOf(node);
-    for (const t of [...node.inputs, node.outputs[0]]) values += t?.size ?? 0;
+    for (const t of [...node.inputs, node.outputs[0]]) bytes += t ? t.size * bytesOf(t.dtype) : 0;
   }
-  return { flops, bytes: 4 * values };
+  return { flops, bytes };
 }
 
 function flopsOf({ op, inputs, outputs: [y], attrs }: Node): number {

@@ -57,7 +57,7 @@ export class OneStepRestorer extends Module {
       const [n] = x.shape;
       const z = pixelUnshuffle(affine(x, 2, -1), factor);
       const times = constant(new Int32Array(n).fill(timestep), [n], 'i32');
-      const context = broadcastTo(this.context.value, [n, tokens, unet.context_dim]);
+      const context = broadcastTo(this.context.beside(x), [n, tokens, unet.context_dim]);
       const noise = this.unet.forward(z, times, context);
       const x0 = affine(sub(z, affine(noise, Math.sqrt(1 - alpha))), 1 / Math.sqrt(alpha));
       return affine(pixelShuffle(x0, factor), 0.5, 0.5);

@@ -1,5 +1,5 @@
 import { ReflError } from '../errors.ts';
-import { type DType, isFloat, type TypedArray } from './dtype.ts';
+import { type DType, isArrayOf, isFloat, type TypedArray } from './dtype.ts';
 import { type Attrs, opTable } from './table.ts';
 
 export type Shape = readonly number[];
@@ -161,8 +161,9 @@ export function input(name: string, shape: Shape, dtype: DType = 'f32'): Tensor 
 /** A constant whose values (row-major) are uploaded when the program is compiled. */
 export function constant(data: TypedArray, shape: Shape, dtype: DType): Tensor {
   checkShape(shape);
-  if (data.length !== sizeOf(shape)) {
-    throw new ReflError('ERR_SHAPE', `constant of ${data.length} values given the shape [${shape.join(',')}]`);
+  if (!isArrayOf(dtype, data) || data.length !== sizeOf(shape)) {
+    const got = `${data.constructor.name} of ${data.length} values`;
+    throw new ReflError('ERR_SHAPE', `a constant ${dtype}[${shape.join(',')}] was given a ${got}`);
   }
   return new Node('constant', [], {}, [{ shape, dtype }], { kind: 'constant', data }).outputs[0];
 }

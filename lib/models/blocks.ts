@@ -1,4 +1,5 @@
 import { ReflError } from '../errors.ts';
+import { type DType, statisticsOf } from '../graph/dtype.ts';
 import { silu } from '../graph/ops/activation.ts';
 import { timestepEmbedding } from '../graph/ops/compose.ts';
 import { add, cast } from '../graph/ops/elementwise.ts';
@@ -63,11 +64,12 @@ export class TimeEmbed extends Module {
     this[2] = new Linear(4 * channels, 4 * channels);
   }
 
-  /** @param timesteps [N], whole (i32) or of the parameters' dtype */
-  forward(timesteps: Tensor): Tensor {
+  /** @param timesteps [N], whole (i32) or floating; @returns [N, 4 * channels] of `dtype` */
+  forward(timesteps: Tensor, dtype: DType): Tensor {
     return this.trace(() => {
-      const features = timestepEmbedding(cast(timesteps, this[0].weight.value.dtype), this.#channels);
-      return silu(this[2].forward(silu(this[0].forward(features))));
+      // The angles in float32 at least: 16 bits do not tell step 998 from 999.
+      const features = timestepEmbedding(cast(timesteps, statisticsOf(dtype)), this.#channels);
+      return silu(this[2].forward(silu(this[0].forward(cast(features, dtype)))));
     });
   }
 }

@@ -32,13 +32,13 @@ export class ControlNet extends Module {
    * Features that steer a UNet of the same configuration.
    *
    * @param x noisy latents [N, H, W, in_channels]; `hint` condition latents [N, H, W, hint_channels]
-   * @param timesteps [N], i32 or of the parameters' dtype
+   * @param timesteps [N], i32 or floating
    * @param context text tokens [N, M, context_dim]
    * @returns one tensor per input block, then the middle's, unscaled: what {@link UNet.forward} takes as `control`
    */
   forward(x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor, options: ForwardOptions = {}): Tensor[] {
     return this.trace(() => {
-      const emb = this.time_embed.forward(timesteps);
+      const emb = this.time_embed.forward(timesteps, x.dtype);
       let h = concat([x, hint], -1);
       const features = this.input_blocks.map((stage, i) => {
         h = runStage(stage, h, emb, context, options);

@@ -1,7 +1,7 @@
 import { ReflError } from '../errors.ts';
 import { gelu } from '../graph/ops/activation.ts';
 import { attention } from '../graph/ops/attention.ts';
-import { add, affine, leakyRelu, sub } from '../graph/ops/elementwise.ts';
+import { add, affine, cast, leakyRelu, sub } from '../graph/ops/elementwise.ts';
 import { embedding } from '../graph/ops/embedding.ts';
 import {
   pad,
@@ -110,7 +110,7 @@ class WindowAttention extends Module {
   forward(x: Tensor, { index, mask }: Windows): Tensor {
     return this.trace(() => {
       const [q, k, v] = split(this.qkv.forward(x), 3, -1);
-      const rows = transpose(embedding(this.relative_position_bias_table.value, index), [1, 0]);
+      const rows = transpose(embedding(this.relative_position_bias_table.beside(x), index), [1, 0]);
       const relative = reshape(rows, [1, this.#heads, x.shape[1], x.shape[1]]);
       const bias = mask ? add(relative, mask) : relative;
       return this.proj.forward(attention(q, k, v, { heads: this.#heads, bias }));
@@ -320,7 +320,7 @@ export class SwinIR extends Module {
 const times = (x: Tensor, factor: number): Tensor => (factor === 1 ? x : affine(x, factor));
 
 const floats = (values: ArrayLike<number>, shape: number[], dtype: Tensor['dtype']): Tensor =>
-  constant(dtype === 'f64' ? Float64Array.from(values) : Float32Array.from(values), shape, dtype);
+  cast(constant(Float32Array.from(values), shape, 'f32'), dtype);
 
 /** Switches of the official class that would give another network; each with the values built here. */
 const fixed: Readonly<Record<string, readonly unknown[]>> = {

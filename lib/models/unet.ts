@@ -64,7 +64,7 @@ export class UNet extends Module {
    * Predicts noise (or v) of latents at a timestep.
    *
    * @param x latents [N, H, W, in_channels]; H and W divide by 2 once a level but the last, else ERR_SHAPE
-   * @param timesteps [N], i32 or of the parameters' dtype
+   * @param timesteps [N], i32 or floating
    * @param context text tokens [N, M, context_dim]
    * @returns [N, H, W, out_channels]
    */
@@ -77,7 +77,7 @@ export class UNet extends Module {
       );
     }
     return this.trace(() => {
-      const emb = this.time_embed.forward(timesteps);
+      const emb = this.time_embed.forward(timesteps, x.dtype);
       const skips: Tensor[] = [];
       let h = x;
       for (const stage of this.input_blocks) {

@@ -28,7 +28,7 @@ export class Linear extends Layer {
   }
 
   forward(x: Tensor): Tensor {
-    return this.trace(() => linear(x, this.weight.value, this.bias?.value));
+    return this.trace(() => linear(x, this.weight.beside(x), this.bias?.beside(x)));
   }
 }
 
@@ -57,7 +57,7 @@ export class Conv2d extends Layer {
 
   forward(x: Tensor): Tensor {
     const { stride, padding } = this;
-    return this.trace(() => conv2d(x, this.weight.value, this.bias?.value, { stride, padding }));
+    return this.trace(() => conv2d(x, this.weight.beside(x), this.bias?.beside(x), { stride, padding }));
   }
 }
 
@@ -76,8 +76,8 @@ export class GroupNorm extends Layer {
         `${channels} channels do not split into ${groups} groups: choose another num_groups`,
       );
     }
-    this.weight = new Parameter([channels], 'ones');
-    this.bias = new Parameter([channels], 'zeros');
+    this.weight = new Parameter([channels], 'ones', { statistics: true });
+    this.bias = new Parameter([channels], 'zeros', { statistics: true });
     this.groups = groups;
     this.eps = eps;
   }
@@ -96,8 +96,8 @@ export class LayerNorm extends Layer {
 
   constructor(channels: number, eps = 1e-5) {
     super();
-    this.weight = new Parameter([channels], 'ones');
-    this.bias = new Parameter([channels], 'zeros');
+    this.weight = new Parameter([channels], 'ones', { statistics: true });
+    this.bias = new Parameter([channels], 'zeros', { statistics: true });
     this.eps = eps;
   }
 

@@ -1,4 +1,5 @@
-import type { DType, TypedArray } from '../graph/dtype.ts';
+import { type DType, isHalf, statisticsOf, type TypedArray } from '../graph/dtype.ts';
+import { cast } from '../graph/ops/elementwise.ts';
 import { parameterLeaf, type Shape, scope, type Tensor } from '../graph/tensor.ts';
 
 /** How a parameter starts, as data: lib/nn/init.ts turns it into values on a device. */
@@ -11,8 +12,12 @@ export type Init =
 
 const dtypes: DType[] = ['f32'];
 
-/** Runs `fn` with `dtype` as the dtype of the parameters it constructs; float32 outside of any. */
-export function withDType<T>(dtype: 'f32' | 'f64', fn: () => T): T {
+/**
+ * Runs `fn` with `dtype`, a floating one, as the dtype of the parameters it constructs; float32 outside of any. With 16 bits
+ * those of norms are float32. Trainable parameters are best left in float32: layers round them to their input's 16 bits
+ * at every use, and an optimizer's small steps are kept.
+ */
+export function withDType<T>(dtype: DType, fn: () => T): T {
   dtypes.push(dtype);
   try {
     return fn();
@@ -30,9 +35,15 @@ export class Parameter {
   /** False for weights that no optimizer touches; a device may pack those once. */
   trainable = true;
 
-  constructor(shape: Shape, init: Init) {
-    this.value = parameterLeaf(shape, dtypes.at(-1)!);
+  constructor(shape: Shape, init: Init, { statistics = false } = {}) {
+    const dtype = dtypes.at(-1)!;
+    this.value = parameterLeaf(shape, statistics ? statisticsOf(dtype) : dtype);
     this.init = init;
+  }
+
+  /** The value as it meets `x`: rounded to 16 bits where x has those. */
+  beside(x: Tensor): Tensor {
+    return isHalf(x.dtype) ? cast(this.value, x.dtype) : this.value;
   }
 }
 

@@ -1,5 +1,5 @@
 import { ReflError } from '../errors.ts';
-import { arrayOf, dtypeOf, type TypedArray, viewOf } from '../graph/dtype.ts';
+import { arrayOf, bytesOf, isArrayOf, type TypedArray, viewOf } from '../graph/dtype.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Device } from './device.ts';
 import { dropped, native, typed, typedSync } from './native.ts';
@@ -66,7 +66,7 @@ export class Parameters {
 
   /** Sets a parameter's values: seen by every program run after this call. */
   write(leaf: Tensor, data: TypedArray): void {
-    if (dtypeOf(data) !== leaf.dtype || data.length !== leaf.size) {
+    if (!isArrayOf(leaf.dtype, data) || data.length !== leaf.size) {
       throw new ReflError(
         'ERR_WEIGHTS',
         `${leaf} cannot be set from ${data.constructor.name} of ${data.length} values`,
@@ -83,7 +83,7 @@ export class Parameters {
 
   /** Bytes of all values; frozen ones may take none, or more where kernels hold packed copies. */
   get bytes(): number {
-    return [...this.buffers.keys()].reduce((sum, t) => sum + t.size * arrayOf(t.dtype, 0).BYTES_PER_ELEMENT, 0);
+    return [...this.buffers.keys()].reduce((sum, t) => sum + t.size * bytesOf(t.dtype), 0);
   }
 
   /** The native handle of a parameter's buffer. */

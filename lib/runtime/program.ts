@@ -1,5 +1,5 @@
 import { ReflError } from '../errors.ts';
-import { arrayOf, dtypeOf, type TypedArray, viewOf } from '../graph/dtype.ts';
+import { arrayOf, isArrayOf, type TypedArray, viewOf } from '../graph/dtype.ts';
 import type { ProgramSpec } from '../graph/program.ts';
 import { sizeOf } from '../graph/tensor.ts';
 import type { Device } from './device.ts';
@@ -109,7 +109,7 @@ export class Program {
     return this.spec.feeds.map(({ name, tensor }) => {
       const { dtype, shape } = this.spec.tensors[tensor];
       const data = feeds[name];
-      if (dtypeOf(data) !== dtype || data.length !== sizeOf(shape)) {
+      if (!isArrayOf(dtype, data) || data.length !== sizeOf(shape)) {
         const got = data ? `${data.constructor?.name} of ${data.length}` : 'nothing';
         throw new ReflError('ERR_FEED', `the feed ${name} must be ${dtype}[${shape.join(',')}], got ${got}`);
       }

@@ -2,6 +2,7 @@
 // ones, which vecmath.h keeps under a nanosecond an element; float32 is computed in float32.
 #include "cpu/map.h"
 #include "cpu/vecmath.h"
+#include "exec/half.h"
 
 namespace refl::REFL_ISA {
 
@@ -28,6 +29,10 @@ auto onAny(DType dtype, Fn&& fn) {
       return fn(float{});
     case DType::f64:
       return fn(double{});
+    case DType::bf16:
+      return fn(BFloat16{});
+    case DType::f16:
+      return fn(Float16{});
     case DType::i32:
       return fn(int32_t{});
     default:

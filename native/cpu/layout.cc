@@ -20,6 +20,7 @@ constexpr int64_t kGrainBytes = 32 << 10;  // least work worth a thread of its o
 template <class Fn>
 void onWidth(size_t bytes, Fn&& fn) {
   if (bytes == 1) return fn(uint8_t{});
+  if (bytes == 2) return fn(uint16_t{});
   if (bytes == 4) return fn(uint32_t{});
   fn(uint64_t{});
 }

@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 
+#include "exec/half.h"
 #include "exec/status.h"
 
 namespace refl {
@@ -91,20 +92,6 @@ struct Conversion {
 
 namespace {
 
-float fromBits(uint32_t bits) {
-  float f;
-  std::memcpy(&f, &bits, 4);
-  return f;
-}
-
-float fromHalf(uint16_t h) {
-  const uint32_t sign = (h & 0x8000u) << 16, exponent = (h >> 10) & 31, mantissa = h & 0x3ffu;
-  if (exponent == 31) return fromBits(sign | 0x7f800000u | mantissa << 13);
-  if (exponent) return fromBits(sign | (exponent + 112) << 23 | mantissa << 13);
-  const float tiny = static_cast<float>(mantissa) * 0x1p-24f;  // subnormal or zero
-  return sign ? -tiny : tiny;
-}
-
 template <size_t bytes>
 void readPlain(const File& file, uint64_t offset, void* to, int64_t count) {
   file.read(to, static_cast<size_t>(count) * bytes, offset);
@@ -127,17 +114,6 @@ void readNumbers(const File& file, uint64_t offset, void* to, int64_t count) {
   stream<From, To>(file, offset, to, count, [](From v) { return static_cast<To>(v); });
 }
 
-template <class To>
-void readHalf(const File& file, uint64_t offset, void* to, int64_t count) {
-  stream<uint16_t, To>(file, offset, to, count, [](uint16_t v) { return static_cast<To>(fromHalf(v)); });
-}
-
-template <class To>
-void readBFloat(const File& file, uint64_t offset, void* to, int64_t count) {
-  stream<uint16_t, To>(file, offset, to, count,
-                       [](uint16_t v) { return static_cast<To>(fromBits(uint32_t{v} << 16)); });
-}
-
 void readLong(const File& file, uint64_t offset, void* to, int64_t count) {
   stream<int64_t, int32_t>(file, offset, to, count, [&](int64_t v) {
     if (v < std::numeric_limits<int32_t>::min() || v > std::numeric_limits<int32_t>::max()) {
@@ -150,12 +126,20 @@ void readLong(const File& file, uint64_t offset, void* to, int64_t count) {
 const Conversion conversions[] = {
     {"F32", DType::f32, 4, false, readPlain<4>},
     {"F64", DType::f32, 8, false, readNumbers<double, float>},
-    {"F16", DType::f32, 2, false, readHalf<float>},
-    {"BF16", DType::f32, 2, false, readBFloat<float>},
+    {"F16", DType::f32, 2, false, readNumbers<Float16, float>},
+    {"BF16", DType::f32, 2, false, readNumbers<BFloat16, float>},
     {"F32", DType::f64, 4, false, readNumbers<float, double>},
     {"F64", DType::f64, 8, false, readPlain<8>},
-    {"F16", DType::f64, 2, false, readHalf<double>},
-    {"BF16", DType::f64, 2, false, readBFloat<double>},
+    {"F16", DType::f64, 2, false, readNumbers<Float16, double>},
+    {"BF16", DType::f64, 2, false, readNumbers<BFloat16, double>},
+    {"F32", DType::bf16, 4, false, readNumbers<float, BFloat16>},
+    {"F64", DType::bf16, 8, false, readNumbers<double, BFloat16>},
+    {"F16", DType::bf16, 2, false, readNumbers<Float16, BFloat16>},
+    {"BF16", DType::bf16, 2, false, readPlain<2>},
+    {"F32", DType::f16, 4, false, readNumbers<float, Float16>},
+    {"F64", DType::f16, 8, false, readNumbers<double, Float16>},
+    {"F16", DType::f16, 2, false, readPlain<2>},
+    {"BF16", DType::f16, 2, false, readNumbers<BFloat16, Float16>},
     {"I32", DType::i32, 4, false, readPlain<4>},
     {"I64", DType::i32, 8, true, readLong},
     {"U8", DType::u8, 1, false, readPlain<1>},

@@ -1,11 +1,16 @@
 import { groupNorm, layerNorm } from '../../lib/graph/ops/norm.ts';
 import type { OpCase } from '../support/opcase.ts';
 
+const affine = (shape: number[]): OpCase['inputs'] => ({
+  gamma: { shape: shape.slice(-1), statistics: true },
+  beta: { shape: shape.slice(-1), statistics: true },
+});
+
 const group = (name: string, shape: number[], groups: number, silu = false, rest: Partial<OpCase> = {}): OpCase => ({
   name: `${name}${silu ? ', with SiLU' : ''}`,
   op: 'groupNorm',
   also: ['groupNormGrad'],
-  inputs: { x: { shape }, gamma: { shape: shape.slice(-1) }, beta: { shape: shape.slice(-1) } },
+  inputs: { x: { shape }, ...affine(shape) },
   build: ({ x, gamma, beta }) => groupNorm(x, gamma, beta, { groups, eps: 1e-5, silu }),
   ...rest,
 });
@@ -14,14 +19,14 @@ const layer = (name: string, shape: number[], rest: Partial<OpCase> = {}): OpCas
   name,
   op: 'layerNorm',
   also: ['layerNormGrad'],
-  inputs: { x: { shape }, gamma: { shape: shape.slice(-1) }, beta: { shape: shape.slice(-1) } },
+  inputs: { x: { shape }, ...affine(shape) },
   build: ({ x, gamma, beta }) => layerNorm(x, gamma, beta, { eps: 1e-6 }),
   ...rest,
 });
 
 // A mean 300 times the deviation: float32 keeps about 2e-5 of x - mean, whatever the kernel does.
 const offset = (shape: number[]): Partial<OpCase> => ({
-  inputs: { x: { shape, range: [100, 101] }, gamma: { shape: shape.slice(-1) }, beta: { shape: shape.slice(-1) } },
+  inputs: { x: { shape, range: [100, 101] }, ...affine(shape) },
   tolerance: 1e-4,
 });
 

@@ -4,11 +4,13 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { arrayOf, type DType, type TypedArray } from '../../lib/graph/dtype.ts';
-import { add, neg } from '../../lib/graph/ops/elementwise.ts';
+import { add, cast, full, neg } from '../../lib/graph/ops/elementwise.ts';
+import { concat, transpose } from '../../lib/graph/ops/layout.ts';
 import { linear } from '../../lib/graph/ops/matmul.ts';
-import { accumulate } from '../../lib/graph/ops/optim.ts';
+import { accumulate, globalNorm } from '../../lib/graph/ops/optim.ts';
 import { input, parameterLeaf } from '../../lib/graph/tensor.ts';
-import { type Device, openDevice, type Parameters } from '../../lib/runtime/index.ts';
+import { type Device, evaluate, openDevice, type Parameters } from '../../lib/runtime/index.ts';
+import { fromFloat32, toFloat32 } from '../../lib/weights/half.ts';
 import { sameBits } from '../support/assert.ts';
 import { codeOf, errorOf } from '../support/runtime.ts';
 
@@ -92,6 +94,53 @@ test('F64 rounds to float32 as the language does, and F32 and F64 keep their bit
   sameBits(await load(floats, 'F32', 'f64', tricky.length), Float64Array.from(floats), 'F32 to f64');
 });
 
+test('all stored floats round to 16 bits, ties to even', async () => {
+  const edges = [
+    65519.99,
+    65520,
+    2 ** -14 * 1.5,
+    2 ** -24 * 0.5,
+    2 ** -24 * 0.51,
+    2 ** -24 * 1.5,
+    1 + 2 ** -11,
+    1 + 2 ** -8,
+  ];
+  const floats = Float32Array.from([...tricky, ...edges, ...edges.map((x) => -x)]);
+  for (const [dtype, type] of [
+    ['f16', 'F16'],
+    ['bf16', 'BF16'],
+  ] as const) {
+    const expected = fromFloat32(floats, type);
+    sameNumbers(await load(floats, 'F32', dtype, floats.length), expected, `F32 to ${dtype}`);
+    sameNumbers(await load(Float64Array.from(floats), 'F64', dtype, floats.length), expected, `F64 to ${dtype}`);
+    sameBits(await load(expected, type, dtype, floats.length), expected, `${type} to ${dtype}`);
+    const x = input('x', [floats.length]);
+    const { y, z } = await evaluate(device, { y: cast(x, dtype), z: cast(cast(x, dtype), 'f32') }, { x: floats });
+    sameNumbers(y, expected, `cast to ${dtype}`);
+    sameNumbers(z, toFloat32(expected, type), `cast from ${dtype}`);
+  }
+  const f16 = fromFloat32(floats, 'F16');
+  sameNumbers(await load(f16, 'F16', 'bf16', f16.length), fromFloat32(toFloat32(f16, 'F16'), 'BF16'), 'F16 to bf16');
+});
+
+/** The bits of `tricky` and what follows, where any NaN is as good as another. */
+function sameNumbers(actual: TypedArray, expected: TypedArray, what: string): void {
+  const nan = tricky.findIndex(Number.isNaN);
+  sameBits(actual.subarray(0, nan), expected.subarray(0, nan), what);
+  sameBits(actual.subarray(nan + 1), expected.subarray(nan + 1), what);
+}
+
+test('the CPU moves and converts 16 bits, and says so where it would have to compute in them', async () => {
+  const x = cast(input('x', [2, 3]), 'bf16');
+  const feeds = { x: Float32Array.of(1, 2, 3, 4, 5, 6) };
+  const moved = concat([transpose(x, [1, 0]), full([3, 1], 7, 'bf16')], 1);
+  const { y } = await evaluate(device, { y: cast(moved, 'f32') }, feeds);
+  assert.equal([...y], [1, 4, 7, 2, 5, 7, 3, 6, 7]);
+  const error = await errorOf(() => evaluate(device, { y: globalNorm([x]) }, feeds));
+  assert.is(error.code, 'ERR_DTYPE');
+  assert.match(error.message, /globalNorm got bf16\[2,3\].*cast/);
+});
+
 test('I64 values that fit become 32-bit, others are refused', async () => {
   const edge = [0, -1, 2 ** 31 - 1, -(2 ** 31)];
   const stored = BigInt64Array.from(edge.map(BigInt));
@@ -137,7 +186,7 @@ test('a file that is missing, short, no file, or of another type is one error th
 });
 
 test('written values are read back, of every dtype, also empty ones', async () => {
-  for (const dtype of ['f32', 'f64', 'i32', 'u8'] as const) {
+  for (const dtype of ['f32', 'f64', 'bf16', 'f16', 'i32', 'u8'] as const) {
     for (const length of [0, 1, 1000]) {
       const leaf = parameterLeaf([length], dtype);
       parameters.add(leaf);
@@ -147,7 +196,7 @@ test('written values are read back, of every dtype, also empty ones', async () =
       sameBits(await parameters.read(leaf), data, dtype);
     }
   }
-  assert.ok(parameters.bytes >= 1000 * (4 + 8 + 4 + 1));
+  assert.ok(parameters.bytes >= 1000 * (4 + 8 + 2 + 2 + 4 + 1));
 });
 
 test('values of another dtype or size are refused', async () => {

@@ -15,13 +15,19 @@ const order: Variant[] = ['plain', 'race', 'address'];
 /** A mutation may loop for ever: that is a way to be found out. */
 const seconds = 60;
 
+interface WrittenOut {
+  text: string;
+  /** Of each line. */
+  from: { file: string; line: number }[];
+}
+
 /**
  * A source with those of the program's own headers written out in it that no source before had: `left`, from which they are
  * taken. And where each line comes from.
  */
-export function writtenOut(file: string, left: Set<string>): { text: string; from: { file: string; line: number }[] } {
+function writtenOut(file: string, left: Set<string>): WrittenOut {
   const lines: string[] = [];
-  const from: { file: string; line: number }[] = [];
+  const from: WrittenOut['from'] = [];
   const add = (name: string): void => {
     for (const [i, text] of readFileSync(name, 'utf8').split('\n').entries()) {
       const header = join('cuda', /^#include "(.*)"/.exec(text)?.[1] ?? '');
@@ -37,21 +43,28 @@ export function writtenOut(file: string, left: Set<string>): { text: string; fro
   return { text: lines.join('\n'), from };
 }
 
-/** Tries those mutations of `program` for which `chosen(number of the mutation)`, in all its sources one after the other. */
-export async function tryMutations(program: Program, chosen: (n: number) => boolean): Promise<Tried[]> {
+/** The sources of a program with what can be mutated in each. */
+export function mutable(program: Program): (WrittenOut & { file: string; source: string; mutations: Mutation[] })[] {
+  const headers = new Set(program.headers);
+  return program.kernels.map((file) => {
+    const written = writtenOut(file, headers);
+    return { file, ...written, ...mutate(written.text) };
+  });
+}
+
+/** Tries those mutations of `program` for which `chosen(source, number of the mutation in it)`. */
+export async function tryMutations(program: Program, chosen: (file: string, n: number) => boolean): Promise<Tried[]> {
   const all: Tried[] = [];
   const cases = program.mutationCases ? ['--match', program.mutationCases] : [];
-  const headers = new Set(program.headers);
-  for (const file of program.kernels) {
-    const { text, from } = writtenOut(file, headers);
-    const { source, mutations } = mutate(text);
+  for (const { file, source, from, mutations } of mutable(program)) {
     const copy = join('build/simt/mutated', `${program.name}-${basename(file)}`);
     mkdirSync('build/simt/mutated', { recursive: true });
     writeFileSync(copy, source);
     const kernels = program.kernels.map((it) => (it === file ? copy : it));
     let left = mutations
       .map((it, n) => ({ ...it, ...from[it.line - 1], n, by: undefined as Variant | undefined }))
-      .filter((it) => chosen(it.n));
+      .filter((it) => chosen(file, it.n));
+    if (left.length === 0) continue;
     for (const variant of order) {
       const path = await build(program, variant, kernels);
       const unchanged = await run(path, cases, seconds);

@@ -1,5 +1,6 @@
-import { arrayOf, type DType, isFloat, type TypedArray } from '../../lib/graph/dtype.ts';
+import { arrayOf, type DType, isFloat, isHalf, type TypedArray } from '../../lib/graph/dtype.ts';
 import { type Node, sizeOf, type Tensor } from '../../lib/graph/tensor.ts';
+import { fromFloat32 } from '../../lib/weights/half.ts';
 
 /** One input of an {@link OpCase}. */
 export interface CaseInput {
@@ -10,6 +11,8 @@ export interface CaseInput {
   range?: [number, number];
   /** Row-major values instead of random ones. */
   values?: number[];
+  /** True for what stays in float32 where the dtype under test has 16 bits: what scales statistics. */
+  statistics?: boolean;
   /** True where the case is not differentiated with respect to this input. */
   nograd?: boolean;
 }
@@ -52,16 +55,16 @@ export function uniforms(seed: number): () => number {
 }
 
 /**
- * The values of a case's input in `float` (where it has no dtype of its own). They are float32 numbers either way, so
- * that both precisions start from the same ones.
+ * The values of a case's input in `float` (where it has no dtype of its own). They are float32 numbers in either of the
+ * wide ones, so that both precisions start from the same; in 16 bits, those rounded.
  */
 export function valuesOf(spec: CaseInput, float: DType, next: () => number): TypedArray {
   const dtype = spec.dtype ?? float;
-  const values = arrayOf(dtype, sizeOf(spec.shape));
+  const values = isHalf(dtype) ? new Float32Array(sizeOf(spec.shape)) : arrayOf(dtype, sizeOf(spec.shape));
   const [low, high] = spec.range ?? [-1, 1];
   for (let i = 0; i < values.length; i++) {
     const v = spec.values ? spec.values[i] : low + (high - low) * next();
     values[i] = isFloat(dtype) ? Math.fround(v) : Math.floor(v);
   }
-  return values;
+  return isHalf(dtype) ? fromFloat32(values as Float32Array, dtype === 'f16' ? 'F16' : 'BF16') : values;
 }

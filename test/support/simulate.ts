@@ -6,7 +6,7 @@ import { opTable } from '../../lib/graph/table.ts';
 import type { Node, Tensor } from '../../lib/graph/tensor.ts';
 
 const ALIGNMENT = 128;
-const widths = { f32: 4, f64: 8, i32: 4, u8: 1 };
+const widths = { f32: 4, f64: 8, bf16: 2, f16: 2, i32: 4, u8: 1 };
 
 const bytesOf = (t: Tensor): number => t.shape.reduce((a, b) => a * b, 1) * widths[t.dtype];
 const isView = (node: Node): boolean => opTable[node.op].view === true;

@@ -1,3 +1,4 @@
+import { statisticsOf } from '../dtype.ts';
 import { check, defineOp, emit, floatOf, type Tensor } from '../tensor.ts';
 
 export interface AttentionOptions {
@@ -52,7 +53,7 @@ defineOp('attention', {
     const dtype = floatOf(q, k, v, bias);
     return [
       { shape: q.shape, dtype },
-      { shape: [n, heads, lq], dtype },
+      { shape: [n, heads, lq], dtype: statisticsOf(dtype) },
     ];
   },
   vjp: ({ inputs: [q, k, v, bias], outputs: [y, lse], attrs }, [g]) => {

@@ -1,6 +1,6 @@
 // Functions that are compositions of operators: they have no kernels, and their derivatives follow from their parts.
 import { ReflError } from '../../errors.ts';
-import { arrayOf, type TypedArray } from '../dtype.ts';
+import { arrayOf, statisticsOf, type TypedArray } from '../dtype.ts';
 import { constant, type Tensor } from '../tensor.ts';
 import {
   abs,
@@ -25,18 +25,27 @@ import { amax, mean, sum } from './reduce.ts';
 import { logSoftmax } from './softmax.ts';
 
 function constantOf(values: readonly number[], like: Tensor): Tensor {
-  const data: TypedArray = arrayOf(like.dtype, values.length);
+  const dtype = statisticsOf(like.dtype);
+  const data: TypedArray = arrayOf(dtype, values.length);
   data.set(values);
-  return constant(data, [values.length], like.dtype);
+  return cast(constant(data, [values.length], dtype), like.dtype);
 }
 
-/** x / max(|x|, eps), with the Euclidean norm over the last axis. */
-export const l2Normalize = (x: Tensor, eps = 1e-12): Tensor =>
-  mul(x, rsqrt(maximum(sum(square(x), [-1], true), eps * eps)));
+/** x in the dtype of statistics over it: 16 bits hold no eps^2. */
+const widened = (x: Tensor): Tensor => cast(x, statisticsOf(x.dtype));
 
-/** Cosine of the angle between a and b over the last axis, which goes. A norm under `eps` counts as `eps`. */
+/** x / max(|x|, eps), with the Euclidean norm over the last axis, computed in float32 at least. */
+export function l2Normalize(x: Tensor, eps = 1e-12): Tensor {
+  const wide = widened(x);
+  return cast(mul(wide, rsqrt(maximum(sum(square(wide), [-1], true), eps * eps))), x.dtype);
+}
+
+/**
+ * Cosine of the angle between a and b over the last axis, which goes, in float32 at least. A norm under `eps` counts as
+ * `eps`.
+ */
 export const cosineSimilarity = (a: Tensor, b: Tensor, eps = 1e-8): Tensor =>
-  sum(mul(l2Normalize(a, eps), l2Normalize(b, eps)), [-1]);
+  sum(mul(l2Normalize(widened(a), eps), l2Normalize(widened(b), eps)), [-1]);
 
 /** Mean of (a - b)^2 over all elements, shape []. */
 export const mseLoss = (a: Tensor, b: Tensor): Tensor => mean(square(sub(a, b)));
@@ -86,7 +95,7 @@ function exp32(x: number): number {
 /**
  * Sinusoidal embedding of timesteps (Ho et al. 2020, in the order of the diffusion UNets: cosines, then sines).
  *
- * @param t [N], floating
+ * @param t [N], f32 or f64
  * @returns [N, dim]; where `dim` is odd the last column is 0
  */
 export function timestepEmbedding(t: Tensor, dim: number, maxPeriod = 10000): Tensor {

@@ -1,4 +1,4 @@
-import type { DType } from '../dtype.ts';
+import { type DType, isFloat } from '../dtype.ts';
 import {
   check,
   defineOp,
@@ -183,14 +183,13 @@ defineOp('clampGrad', gradRule);
 defineOp('leakyReluGrad', gradRule);
 
 /**
- * x in another dtype. Floats become whole numbers by truncation towards zero, limited to the range of the new dtype,
- * and 0 for NaN. Integers have no gradient.
+ * x in another dtype. Floats are rounded to the nearest, ties to even; they become whole numbers by truncation towards zero,
+ * limited to the range of the new dtype, and 0 for NaN. Integers have no gradient.
  */
 export const cast = (x: Tensor, dtype: DType): Tensor => (x.dtype === dtype ? x : emit1('cast', [x], { dtype }));
 defineOp('cast', {
   infer: ([x], attrs) => [{ shape: x.shape, dtype: attrs.dtype as DType }],
   vjp: ({ inputs: [x], outputs: [y] }, [g]) => {
-    const floats = ['f32', 'f64'];
-    return [floats.includes(x!.dtype) && floats.includes(y.dtype) ? cast(g!, x!.dtype) : undefined];
+    return [isFloat(x!.dtype) && isFloat(y.dtype) ? cast(g!, x!.dtype) : undefined];
   },
 });

@@ -1,3 +1,4 @@
+import { statisticsOf } from '../dtype.ts';
 import {
   check,
   defineOp,
@@ -12,10 +13,10 @@ import {
 
 const scalarOver: OpRule['infer'] = (tensors) => {
   check(tensors.length > 0, 'needs at least one tensor');
-  return [{ shape: [1], dtype: floatOf(...tensors) }];
+  return [{ shape: [1], dtype: statisticsOf(floatOf(...tensors)) }];
 };
 
-/** Euclidean norm over all elements of all `tensors`, [1]; accumulated in float64. */
+/** Euclidean norm over all elements of all `tensors`, [1], at least float32; accumulated in float64. */
 export const globalNorm = (tensors: readonly Tensor[]): Tensor => emit1('globalNorm', tensors);
 defineOp('globalNorm', { infer: scalarOver });
 
