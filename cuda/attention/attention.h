@@ -52,6 +52,13 @@ cudaError_t attentionGradQueries(const AttentionShape& shape, const AttentionGra
 template <class T>
 cudaError_t attentionGradKeys(const AttentionShape& shape, const AttentionGradInputs<T>& in, T* dk, T* dv,
                               cudaStream_t stream);
+/** The same two on tensor cores, for bf16 and f16 and heads of at most kMostMmaHeadSize features. */
+template <class T>
+cudaError_t attentionGradQueriesMma(const AttentionShape& shape, const AttentionGradInputs<T>& in, T* dq,
+                                    cudaStream_t stream);
+template <class T>
+cudaError_t attentionGradKeysMma(const AttentionShape& shape, const AttentionGradInputs<T>& in, T* dk, T* dv,
+                                 cudaStream_t stream);
 /** For a shape with a bias. */
 template <class T>
 cudaError_t attentionGradBias(const AttentionShape& shape, const AttentionGradInputs<T>& in, T* dbias,

@@ -1,4 +1,5 @@
-// The gradient of attention by q, k and v, without tensor cores: float32 products (core.h), for all types.
+// The gradient of attention by q, k and v, without tensor cores: float32 products (core.h), for float32 and large
+// heads.
 //
 // With p the probabilities, recomputed from the log-sum-exp, and ds = p (dy v^T - delta):
 //   1. delta = sum(y dy): eight lanes for each head of a query. One read of y and dy.
@@ -172,15 +173,21 @@ cudaError_t attentionDelta(const AttentionShape& shape, const T* y, const T* dy,
 template <class T>
 cudaError_t attentionGradQueries(const AttentionShape& shape, const AttentionGradInputs<T>& in, T* dq,
                                  cudaStream_t stream) {
-  return withTile<Grad32, Grad64, Grad128, Grad160, Grad512>(shape.size, [&](auto tile) {
+  const auto run = [&](auto tile) {
     return launchGrad<T, decltype(tile), Wanted::kQueries>(shape, in, dq, nullptr, nullptr, stream);
-  });
+  };
+  if constexpr (sizeof(T) == 2) {
+    if (shape.size <= kMostMmaHeadSize) return attentionGradQueriesMma(shape, in, dq, stream);
+    return shape.size <= 160 ? run(Grad160()) : run(Grad512());
+  } else {
+    return withTile<Grad32, Grad64, Grad128, Grad160, Grad512>(shape.size, run);
+  }
 }
 
 template <class T>
 cudaError_t attentionGradKeys(const AttentionShape& shape, const AttentionGradInputs<T>& in, T* dk, T* dv,
                               cudaStream_t stream) {
-  return withTile<Grad32, Grad64, Grad128, Grad160, Grad512>(shape.size, [&](auto tile) {
+  const auto run = [&](auto tile) {
     using Tile = decltype(tile);
     if constexpr (Tile::kChunks == 1) {
       return launchGrad<T, Tile, Wanted::kKeysAndValues>(shape, in, nullptr, dk, dv, stream);
@@ -189,7 +196,13 @@ cudaError_t attentionGradKeys(const AttentionShape& shape, const AttentionGradIn
       return error != cudaSuccess ? error
                                   : launchGrad<T, Tile, Wanted::kValues>(shape, in, nullptr, nullptr, dv, stream);
     }
-  });
+  };
+  if constexpr (sizeof(T) == 2) {
+    if (shape.size <= kMostMmaHeadSize) return attentionGradKeysMma(shape, in, dk, dv, stream);
+    return shape.size <= 160 ? run(Grad160()) : run(Grad512());
+  } else {
+    return withTile<Grad32, Grad64, Grad128, Grad160, Grad512>(shape.size, run);
+  }
 }
 
 #define REFL_ATTENTION_GRAD(T)                                                                                       \

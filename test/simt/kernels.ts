@@ -146,6 +146,7 @@ export const kernels: Program[] = [
       'cuda/attention/attention.cu',
       'cuda/attention/attention_mma.cu',
       'cuda/attention/attention_grad.cu',
+      'cuda/attention/attention_grad_mma.cu',
       'cuda/attention/bias_grad.cu',
     ],
     headers: ['cuda/attention/core.h', 'cuda/attention/core_mma.h', 'cuda/attention/core_grad.h'],
