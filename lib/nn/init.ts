@@ -51,6 +51,7 @@ export async function initialize(device: Computes, parameters: Holds, module: Mo
 function initial({ value: { shape, dtype }, init }: Parameter, seed: bigint, offset: number): Tensor {
   if (init === 'zeros') return full(shape, 0, dtype);
   if (init === 'ones') return full(shape, 1, dtype);
+  if (init.kind === 'constant') return full(shape, init.value, dtype);
   const words = Int32Array.of(Number(BigInt.asIntN(32, seed)), Number(BigInt.asIntN(32, seed >> 32n)), stream, offset);
   const state = constant(words, [4], 'i32');
   if (init.kind === 'normal') return affine(randomNormal(state, shape, dtype), init.std);

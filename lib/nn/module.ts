@@ -6,6 +6,7 @@ import { parameterLeaf, type Shape, scope, type Tensor } from '../graph/tensor.t
 export type Init =
   | 'zeros'
   | 'ones'
+  | { readonly kind: 'constant'; readonly value: number }
   | { readonly kind: 'normal'; readonly std: number }
   /** Uniform on [-bound, bound). */
   | { readonly kind: 'uniform'; readonly bound: number };

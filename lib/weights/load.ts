@@ -1,5 +1,5 @@
 import { ReflError } from '../errors.ts';
-import { sameShape, type Tensor } from '../graph/tensor.ts';
+import { type Shape, sameShape, sizeOf, type Tensor } from '../graph/tensor.ts';
 import type { Parameters } from '../runtime/index.ts';
 import type { Entry, SafetensorsFile } from './safetensors.ts';
 
@@ -52,7 +52,7 @@ function findFaults(
     const entry = entries.get(prefix + key);
     const want = `[${value.shape.join(',')}]`;
     if (!entry) faults.push(`missing: ${prefix}${key} ${want}`);
-    else if (!sameShape(entry.shape, value.shape))
+    else if (!fits(entry.shape, value.shape))
       faults.push(`wrong shape: ${prefix}${key} is ${show(entry)}, needs ${want}`);
     else if (!loadable.includes(entry.dtype)) faults.push(`wrong type: ${prefix}${key} is ${show(entry)}`);
   }
@@ -63,5 +63,9 @@ function findFaults(
   }
   return faults;
 }
+
+/** A single value is stored as [] by some programs and as [1] by others. */
+const fits = (stored: Shape, wanted: Shape): boolean =>
+  sameShape(stored, wanted) || (stored.length < 2 && wanted.length < 2 && sizeOf(stored) === 1 && sizeOf(wanted) === 1);
 
 const show = ({ dtype, shape }: Entry): string => `${dtype}[${shape.join(',')}]`;

@@ -11,7 +11,17 @@ import { buildLibrary } from '../simt/build.ts';
 const folder = fileURLToPath(new URL('../../../shared/golden/', import.meta.url));
 const whereThere = existsSync(folder) ? test : test.skip;
 
-for (const name of ['ops', 'unet_tiny', 'controlnet_tiny', 'vae_tiny', 'swinir_tiny', 'lora_tiny']) {
+for (const name of [
+  'ops',
+  'unet_tiny',
+  'controlnet_tiny',
+  'vae_tiny',
+  'swinir_tiny',
+  'lora_tiny',
+  'clip_text_tiny',
+  'clip_vision_tiny',
+  'clip_hps_tiny',
+]) {
   whereThere(`${name} on emu:0 agrees with PyTorch`, async () => {
     process.env.REFL_EMU_LIB = await buildLibrary();
     using device = await openDevice('emu:0');

@@ -6,7 +6,8 @@ import { arrayOf, type TypedArray } from '../../lib/graph/dtype.ts';
 import { grad } from '../../lib/graph/grad.ts';
 import { add, mul } from '../../lib/graph/ops/elementwise.ts';
 import { sum } from '../../lib/graph/ops/reduce.ts';
-import { input, type Tensor } from '../../lib/graph/tensor.ts';
+import { constant, input, type Tensor } from '../../lib/graph/tensor.ts';
+import { CLIP, type CLIPConfig } from '../../lib/models/clip.ts';
 import { ControlNet } from '../../lib/models/controlnet.ts';
 import { SwinIR, type SwinIRConfig } from '../../lib/models/swinir.ts';
 import { UNet, type UNetConfig } from '../../lib/models/unet.ts';
@@ -65,6 +66,13 @@ const vaeConfig = {
   },
 };
 
+const clipConfig: CLIPConfig = {
+  embed_dim: 3,
+  vision_cfg: { image_size: [7, 4], patch_size: 3, width: 6, layers: 2, head_width: 3, mlp_ratio: 1.5 },
+  text_cfg: { context_length: 4, vocab_size: 9, width: 4, heads: 1, layers: 2 },
+  quick_gelu: true,
+};
+
 /** A model traced for given options: its feeds' shapes, and a loss that depends on all of its outputs. */
 interface Model {
   build(): Module;
@@ -107,6 +115,20 @@ const models: Record<string, Model> = {
     outputs: (swinir: SwinIR, { image }, recompute) => [swinir.forward(image, { recompute })],
     ...kinked,
   },
+  CLIP: {
+    build: () => new CLIP(clipConfig),
+    feeds: { image: [2, 7, 4, 3] },
+    outputs: (clip: CLIP, { image }, recompute) => {
+      const ids = constant(Int32Array.of(7, 1, 8, 0, 7, 8, 0, 0), [2, 4], 'i32');
+      const options = { recompute };
+      return [
+        clip.visual.forward(image, options),
+        clip.pooled(ids, options),
+        clip.tokens(ids, { ...options, skip: 1 }),
+      ];
+    },
+    ...smooth,
+  },
 };
 
 function uniform(length: number, seed: number, scale: number, dtype: 'f32' | 'f64'): TypedArray {
@@ -119,7 +141,7 @@ function fill(parameters: Parameters, module: Module, dtype: 'f32' | 'f64'): Map
   const filled = new Map<Tensor, TypedArray>();
   let seed = 1;
   for (const { value, init } of module.namedParameters().values()) {
-    const fan = value.size / value.shape[0];
+    const fan = value.size / (value.shape[0] ?? 1);
     const values = uniform(value.size, seed++, 1.5 / Math.sqrt(fan), dtype);
     const data = init === 'ones' ? values.map((v) => 1 + v / 4) : values;
     parameters.add(value, { data });

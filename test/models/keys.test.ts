@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { CLIP, TextTransformer, vitH14 } from '../../lib/models/clip.ts';
 import { ControlNet, type ControlNetConfig } from '../../lib/models/controlnet.ts';
 import { addUnetLora, addVaeLora } from '../../lib/models/lora.ts';
 import { SwinIR, type SwinIRConfig } from '../../lib/models/swinir.ts';
@@ -78,6 +79,20 @@ const published: { file: string; prefix: string; tensors: number; parameters: nu
     tensors: 732,
     parameters: 15_792_587,
     build: () => new SwinIR(swinirConfig),
+  },
+  {
+    file: 'sd21_openclip_text',
+    prefix: 'cond_stage_model.model.',
+    tensors: 294,
+    parameters: 354_032_641,
+    build: () => new TextTransformer(vitH14),
+  },
+  {
+    file: 'hpsv2_vit_h_14',
+    prefix: '',
+    tensors: 686,
+    parameters: 986_109_441,
+    build: () => new CLIP(vitH14),
   },
 ];
 

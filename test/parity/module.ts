@@ -47,7 +47,7 @@ export async function compareModule(
   }
 }
 
-type Values = Record<string, TypedArray>;
+export type Values = Record<string, TypedArray>;
 
 /**
  * The gradients to compare: those of float32, or, where a leaky ReLU's input has another sign in float32 than in float64,
@@ -114,7 +114,7 @@ function computeFrozen(device: Device, golden: Golden, { module, feeds, outputs 
   return compute(device, golden, module, results, Object.keys(feeds), true);
 }
 
-async function compute(
+export async function compute(
   device: Device,
   golden: Golden,
   module: Module,
@@ -159,23 +159,26 @@ async function compareLoss(golden: Golden, { outputs }: Traced, values: Values, 
 
 /**
  * Stored gradients one by one; of all others the norm and a projection. Gradients that are zero in theory are noise in
- * the file, so they only must be small beside the largest one.
+ * the file, so they only must be small beside the largest one. `loss` is what the keys carry where a file has several.
  */
-async function compareWeightGradients(golden: Golden, values: Values, report: Report, note: string): Promise<void> {
+export async function compareWeightGradients(
+  golden: Golden,
+  values: Values,
+  report: Report,
+  note = '',
+  loss = '',
+): Promise<void> {
   const zero = new Set(golden.json<string[]>('analytically_zero_grad_names', []));
-  for (const name of golden.keys('grad.weights.')) {
+  for (const name of golden.keys(`grad.${loss}weights.`)) {
     if (zero.has(name)) continue;
-    const key = `grad.weights.${name}`;
-    report.add(
-      `${golden.name} ${key}`,
-      relativeError(values[key] ?? [], await golden.read(key)),
-      limits.weightGrad,
-      note,
-    );
+    const key = `grad.${loss}weights.${name}`;
+    const error = relativeError(values[`grad.weights.${name}`] ?? [], await golden.read(key));
+    report.add(`${golden.name} ${key}`, error, limits.weightGrad, note);
   }
-  if (!golden.has('gradstat.l2')) return;
+  const stat = `gradstat.${loss}`;
+  if (!golden.has(`${stat}l2`)) return;
   const names = golden.json<string[]>('gradstat_names');
-  const [l2, proj] = [await golden.read('gradstat.l2'), await golden.read('gradstat.proj')];
+  const [l2, proj] = [await golden.read(`${stat}l2`), await golden.read(`${stat}proj`)];
   const largest = Math.max(...l2);
   const worst = { l2: new Worst(), proj: new Worst(), zero: new Worst() };
   names.forEach((name, i) => {
@@ -189,16 +192,16 @@ async function compareWeightGradients(golden: Golden, values: Values, report: Re
     }
   });
   const count = names.length - zero.size;
-  report.add(`${golden.name} gradstat.l2`, worst.l2.error, limits.weightGrad, `worst of ${count}: ${worst.l2.name}`);
+  report.add(`${golden.name} ${stat}l2`, worst.l2.error, limits.weightGrad, `worst of ${count}: ${worst.l2.name}`);
   report.add(
-    `${golden.name} gradstat.proj`,
+    `${golden.name} ${stat}proj`,
     worst.proj.error,
     limits.weightGrad,
     `worst of ${count}: ${worst.proj.name}`,
   );
   if (zero.size) {
     report.add(
-      `${golden.name} gradstat zero in theory`,
+      `${golden.name} ${stat} zero in theory`,
       worst.zero.error,
       1e-5,
       `worst of ${zero.size}: ${worst.zero.name}`,

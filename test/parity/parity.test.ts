@@ -13,7 +13,17 @@ import { runParity } from './suites.ts';
 const folder = fileURLToPath(new URL('../../../shared/golden/', import.meta.url));
 const whereThere = existsSync(folder) ? test : test.skip;
 
-const files = ['ops', 'unet_tiny', 'controlnet_tiny', 'vae_tiny', 'swinir_tiny', 'lora_tiny'];
+const files = [
+  'ops',
+  'unet_tiny',
+  'controlnet_tiny',
+  'vae_tiny',
+  'swinir_tiny',
+  'lora_tiny',
+  'clip_text_tiny',
+  'clip_vision_tiny',
+  'clip_hps_tiny',
+];
 
 async function parity(paths: string[]): Promise<{ lines: string[]; passed: number; failures: string[] }> {
   const lines: string[] = [];

@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
 import type { Device } from '../../lib/runtime/index.ts';
+import { clipText, clipVision, compareHps } from './clip.ts';
 import { Golden } from './golden.ts';
 import { controlnet, lora, swinir, unet, vae } from './models.ts';
 import { compareModule, type Traced } from './module.ts';
@@ -15,6 +16,9 @@ const moduleSuite =
 
 /** What a file is compared with, by the beginning of its name; the longest that fits counts. */
 const suites: Readonly<Record<string, Suite>> = {
+  clip_hps: compareHps,
+  clip_text: moduleSuite(clipText),
+  clip_vision: moduleSuite(clipVision),
   controlnet: moduleSuite(controlnet),
   lora: moduleSuite(lora),
   ops: compareOps,

@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert';
 import type { TypedArray } from '../../lib/graph/dtype.ts';
 import { initialize } from '../../lib/nn/init.ts';
 import { Conv2d, Embedding, GroupNorm, Linear } from '../../lib/nn/layers.ts';
-import { Buffer, Module, withDType } from '../../lib/nn/module.ts';
+import { Buffer, Module, Parameter, withDType } from '../../lib/nn/module.ts';
 import { type Device, openDevice, type Parameters } from '../../lib/runtime/index.ts';
 import { loadWeights } from '../../lib/weights/load.ts';
 import { openSafetensors } from '../../lib/weights/safetensors.ts';
@@ -113,6 +113,23 @@ test('all faults stand in one error, and nothing is loaded', async ({ folder, de
   );
   assert.is(parameters.bytes, 0);
   assert.match(await message(loadWeights(parameters, module, file)), /unexpected: other\.weight F64\[1\]/);
+});
+
+class Scalar extends Module {
+  readonly scale = new Parameter([], 'zeros');
+}
+
+test('a single value is taken as [] or [1], and as nothing else', async ({ folder, device }) => {
+  const module = new Scalar();
+  for (const shape of [[], [1]]) {
+    const file = await openSafetensors(await fileOf(folder, { scale: source('F32', shape, [4.5]) }));
+    using parameters = device.parameters();
+    await loadWeights(parameters, module, file);
+    assert.equal(await read(parameters, module), { scale: Float32Array.of(4.5) });
+  }
+  using parameters = device.parameters();
+  const file = await openSafetensors(await fileOf(folder, { scale: source('F32', [1, 1], [4.5]) }));
+  assert.match(await message(loadWeights(parameters, module, file)), /wrong shape: scale is F32\[1,1\], needs \[\]/);
 });
 
 test('a file cut after its header was read fails with its name', async ({ folder, device }) => {
