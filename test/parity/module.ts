@@ -50,10 +50,10 @@ export async function compareModule(
 export type Values = Record<string, TypedArray>;
 
 /**
- * The gradients to compare: those of float32, or, where a leaky ReLU's input has another sign in float32 than in float64,
- * those of float64. Such an input lies within rounding of the kink, and the two sides have different derivatives, so two
- * correct float32 programs may differ there by far more than rounding; the reference's own float32 gradients are within
- * the limits of float64's.
+ * The gradients to compare: those of float32, or, where float32 decides otherwise than float64, those of float64. A leaky
+ * ReLU decides by its input's sign, a maximum by which of its inputs is largest. Where two inputs lie within rounding of each
+ * other, the two sides have different derivatives, so two correct float32 programs may differ there by far more than
+ * rounding; the reference's own float32 gradients are within the limits of float64's.
  */
 async function judgedGradients(
   device: Device,
@@ -62,27 +62,58 @@ async function judgedGradients(
   traced: Traced,
   values: Values,
 ): Promise<{ gradients: Values; note: string }> {
-  const kinks = kinkInputs(traced);
-  const count = Object.values(kinks).reduce((total, { size }) => total + size, 0);
-  if (!count) return { gradients: values, note: '' };
+  const kinks = kinksOf(traced);
+  if (!kinks.length) return { gradients: values, note: '' };
   const wide = golden.widened();
   const oracle = withDType('f64', () => trace(wide));
-  const narrow = await compute(device, golden, traced.module, kinks, Object.keys(traced.feeds), false);
+  const inputs = (of: Kink[]) => Object.fromEntries(of.map(({ x }, i) => [String(i), x]));
+  const narrow = await compute(device, golden, traced.module, inputs(kinks), Object.keys(traced.feeds), false);
   using cpu = await openDevice('cpu'); // the one with float64
-  const exact = await compute(cpu, wide, oracle.module, kinkInputs(oracle), Object.keys(oracle.feeds), false);
-  let crossed = 0;
-  for (const [name, x] of Object.entries(exact)) {
-    for (let i = 0; i < x.length; i++) if (x[i] > 0 !== narrow[name][i] > 0) crossed++;
+  const exact = await compute(cpu, wide, oracle.module, inputs(kinksOf(oracle)), Object.keys(oracle.feeds), false);
+  let [count, crossed] = [0, 0];
+  for (const [i, { decisions }] of kinks.entries()) {
+    const [ours, theirs] = [decisions(narrow[i]), decisions(exact[i])];
+    for (let k = 0; k < ours.length; k++) if (ours[k] !== theirs[k]) crossed++;
+    count += ours.length;
   }
   if (!crossed) return { gradients: values, note: '' };
-  const note = `in float64: ${crossed} of ${count} activations lie across a kink in float32`;
+  const note = `in float64: ${crossed} of ${count} decisions fall the other way in float32`;
   return { gradients: await computeAll(cpu, wide, oracle), note };
 }
 
-/** The inputs of all leaky ReLUs, by number. */
-function kinkInputs({ outputs }: Traced): Record<string, Tensor> {
-  const nodes = reachable(Object.values(outputs)).filter(({ op }) => op === 'leakyRelu');
-  return Object.fromEntries(nodes.map(({ inputs }, i) => [String(i), inputs[0]!]));
+/** A tensor whose values decide which derivative counts, and how. */
+interface Kink {
+  x: Tensor;
+  decisions(values: TypedArray): ArrayLike<number>;
+}
+
+function kinksOf({ outputs }: Traced): Kink[] {
+  return reachable(Object.values(outputs)).flatMap(({ op, inputs, attrs }) => {
+    const x = inputs[0]!;
+    if (op === 'leakyRelu') return { x, decisions: (values) => Uint8Array.from(values, (v) => Number(v > 0)) };
+    if (op === 'maxPool2d') return { x, decisions: (values) => winners(x, attrs.kernel as number[], values) };
+    return [];
+  });
+}
+
+/** For each window and channel of a pooling without overlap or padding, which of its pixels is the largest. */
+function winners({ shape: [n, h, w, c] }: Tensor, [kh, kw]: number[], values: TypedArray): number[] {
+  const found: number[] = [];
+  for (let image = 0; image < n; image++) {
+    for (let y = 0; y + kh <= h; y += kh) {
+      for (let x = 0; x + kw <= w; x += kw) {
+        for (let channel = 0; channel < c; channel++) {
+          let [best, at] = [-Infinity, 0];
+          for (let k = 0; k < kh * kw; k++) {
+            const v = values[((image * h + y + Math.floor(k / kw)) * w + x + (k % kw)) * c + channel];
+            if (v > best) [best, at] = [v, k];
+          }
+          found.push(at);
+        }
+      }
+    }
+  }
+  return found;
 }
 
 async function computeAll(device: Device, golden: Golden, { module, feeds, outputs }: Traced): Promise<Values> {
@@ -221,7 +252,7 @@ class Worst {
 }
 
 /** What the files store of every gradient: sum over j of g[j] cos(0.37 j). */
-function projection(values: ArrayLike<number>): number {
+export function projection(values: ArrayLike<number>): number {
   let total = 0;
   for (let j = 0; j < values.length; j++) total += values[j] * Math.cos(0.37 * j);
   return total;

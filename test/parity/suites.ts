@@ -2,9 +2,10 @@ import { basename } from 'node:path';
 import type { Device } from '../../lib/runtime/index.ts';
 import { clipText, clipVision, compareHps } from './clip.ts';
 import { Golden } from './golden.ts';
-import { controlnet, lora, swinir, unet, vae } from './models.ts';
+import { controlnet, lora, lpips, swinir, unet, vae } from './models.ts';
 import { compareModule, type Traced } from './module.ts';
 import { compareOps } from './ops.ts';
+import { compareHpsPreprocess, compareResize } from './preprocess.ts';
 import { Report } from './report.ts';
 
 type Suite = (device: Device, golden: Golden, report: Report) => Promise<void>;
@@ -20,8 +21,12 @@ const suites: Readonly<Record<string, Suite>> = {
   clip_text: moduleSuite(clipText),
   clip_vision: moduleSuite(clipVision),
   controlnet: moduleSuite(controlnet),
+  hps_preprocess: compareHpsPreprocess,
   lora: moduleSuite(lora),
+  // The official module lists its linear layers a second time.
+  lpips_vgg: (device, golden, report) => compareModule(device, golden.without('weights.lins.'), lpips, report),
   ops: compareOps,
+  resize224: compareResize,
   swinir: moduleSuite(swinir),
   unet: moduleSuite(unet),
   vae: moduleSuite(vae),
