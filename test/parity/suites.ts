@@ -1,6 +1,8 @@
 import { basename } from 'node:path';
 import type { Device } from '../../lib/runtime/index.ts';
 import { clipText, clipVision, compareHps } from './clip.ts';
+import { compareFull, type FullTrace } from './full.ts';
+import { clipTextFull, hpsFull, lpipsFull, swinirFull, unetFull, vaeFull } from './full_models.ts';
 import { Golden } from './golden.ts';
 import { controlnet, lora, lpips, swinir, unet, vae } from './models.ts';
 import { compareModule, type Traced } from './module.ts';
@@ -15,21 +17,32 @@ const moduleSuite =
   (device, golden, report) =>
     compareModule(device, golden, trace, report);
 
+const fullSuite =
+  (trace: FullTrace): Suite =>
+  (device, golden, report) =>
+    compareFull(device, golden, trace, report);
+
 /** What a file is compared with, by the beginning of its name; the longest that fits counts. */
 const suites: Readonly<Record<string, Suite>> = {
   clip_hps: compareHps,
   clip_text: moduleSuite(clipText),
+  clip_text_full: fullSuite(clipTextFull),
   clip_vision: moduleSuite(clipVision),
   controlnet: moduleSuite(controlnet),
   hps_preprocess: compareHpsPreprocess,
+  hps_full: fullSuite(hpsFull),
   lora: moduleSuite(lora),
   // The official module lists its linear layers a second time.
   lpips_vgg: (device, golden, report) => compareModule(device, golden.without('weights.lins.'), lpips, report),
+  lpips_vgg_full: fullSuite(lpipsFull),
   ops: compareOps,
   resize224: compareResize,
   swinir: moduleSuite(swinir),
+  swinir_full: fullSuite(swinirFull),
   unet: moduleSuite(unet),
+  unet_full: fullSuite(unetFull),
   vae: moduleSuite(vae),
+  vae_full: fullSuite(vaeFull),
 };
 
 /** Prefixes of file names that can be compared. */
