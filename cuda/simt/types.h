@@ -45,6 +45,14 @@ SIMT_BOTH uint32_t asBits(float value) {
 #endif
 }
 
+/** x, of which the compiler does not know where it came from. */
+SIMT_BOTH float opaque(float x) {
+#ifdef __CUDA_ARCH__
+  asm("" : "+f"(x));
+#endif
+  return x;
+}
+
 SIMT_BOTH float toFloat(float x) { return x; }
 SIMT_BOTH float toFloat(bf16 x) { return asFloat(static_cast<uint32_t>(x.bits) << 16); }
 SIMT_BOTH float toFloat(f16 x) {

@@ -2,7 +2,7 @@ import { ReflError } from '../errors.ts';
 import { bytesOf, type DType, type TypedArray } from './dtype.ts';
 import { reachable } from './grad.ts';
 import { type Lifetime, planArena, spreadArena } from './planner.ts';
-import { encodeAttr, opTable } from './table.ts';
+import { encodeAttr, inputName, opTable } from './table.ts';
 import type { Node, Shape, Tensor } from './tensor.ts';
 
 /** What to compute. */
@@ -62,7 +62,10 @@ export interface Persistent {
 }
 
 export interface LowerOptions {
-  /** False gives every tensor bytes of its own, the oracle that planned runs are compared with. Default true. */
+  /**
+   * False gives every tensor bytes of its own, and a device then runs the nodes as they were traced: the oracle that
+   * planned and fused runs are compared with. Default true.
+   */
   readonly plan?: boolean;
 }
 
@@ -221,9 +224,9 @@ class Storage {
     const row = opTable[node.op];
     if (row.view) return this.blocks.get(node.inputs[0]!);
     const [y] = node.outputs;
-    for (const name of plan ? (row.inplace ?? []) : []) {
-      const x = node.inputs[row.inputs.indexOf(name)];
-      const block = x && this.blocks.get(x);
+    if (!plan || !row.inplace) return undefined;
+    for (const [i, x] of node.inputs.entries()) {
+      const block = x && row.inplace.includes(inputName(row, i)) ? this.blocks.get(x) : undefined;
       if (!x || block === undefined || x.dtype !== y.dtype || x.size !== y.size) continue;
       // The block lives as long as the longest of x and its views: those were made before x's last read, thus by now.
       const dies = this.lives[block].last <= step;

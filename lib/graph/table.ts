@@ -10,8 +10,10 @@ export interface OpRow {
   readonly group?: readonly string[];
   readonly outputs: readonly string[];
   readonly attrs: Readonly<Record<string, AttrKind>>;
-  /** Inputs (by name) whose buffer output 0 may take over when they die here. */
+  /** Inputs (by name, those of the group too) whose buffer output 0 may take over when they die here. */
   readonly inplace?: readonly string[];
+  /** True where {@link fuse} may make it a step of a `chain`: its attributes are numbers. */
+  readonly chains?: boolean;
   /** Group members (by name) that the operator overwrites: persistent buffers, never arena tensors. */
   readonly writes?: readonly string[];
   /** True where the output is the input's bytes under another shape. */
@@ -22,6 +24,11 @@ export interface OpRow {
 export const opTable: Readonly<Record<string, OpRow>> = JSON.parse(
   readFileSync(new URL('../../ops.json', import.meta.url), 'utf8'),
 ).ops;
+
+/** The name by which ops.json calls input `i` of an operator. */
+export function inputName({ inputs, group }: OpRow, i: number): string {
+  return i < inputs.length ? inputs[i] : group![(i - inputs.length) % group!.length];
+}
 
 export type AttrValue = number | boolean | string | readonly number[];
 export type Attrs = Readonly<Record<string, AttrValue>>;

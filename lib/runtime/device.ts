@@ -1,5 +1,6 @@
 import { availableParallelism, totalmem } from 'node:os';
 import { ReflError } from '../errors.ts';
+import { fuse } from '../graph/fuse.ts';
 import { type Graph, type LowerOptions, lower } from '../graph/program.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { cudaState, emulatorState } from './cuda.ts';
@@ -58,7 +59,7 @@ export class Device {
    * the machine, or the container, has (ERR_OUT_OF_MEMORY, with both numbers).
    */
   async compile(graph: Graph, { parameters, ...options }: CompileOptions = {}): Promise<Program> {
-    const spec = lower(graph, options);
+    const spec = lower(options.plan === false ? graph : fuse(graph), options);
     this.checkFits(spec.arenaBytes);
     if (parameters && parameters.device !== this) {
       throw new ReflError('ERR_PROGRAM', 'the parameters belong to another device');

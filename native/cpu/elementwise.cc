@@ -1,7 +1,8 @@
 // Elementwise operators. All are limited by memory (two or three streams of n elements) but for the transcendental
 // ones, which vecmath.h keeps under a nanosecond an element; float32 is computed in float32.
+#include "cpu/elementwise.h"
+
 #include "cpu/map.h"
-#include "cpu/vecmath.h"
 #include "exec/half.h"
 
 namespace refl::REFL_ISA {
@@ -76,34 +77,15 @@ Bound bindCast(const NodeSpec& node) {
   });
 }
 
-Bound bindAdd(const NodeSpec& node) {
-  return mapBinary(node, kCheap, [](auto a, auto b) { return a + b; });
-}
-Bound bindSub(const NodeSpec& node) {
-  return mapBinary(node, kCheap, [](auto a, auto b) { return a - b; });
-}
-Bound bindMul(const NodeSpec& node) {
-  return mapBinary(node, kCheap, [](auto a, auto b) { return a * b; });
-}
-Bound bindDiv(const NodeSpec& node) {
-  return mapBinary(node, kCheap, [](auto a, auto b) { return a / b; });
-}
-// NaN wins on either side.
-Bound bindMaximum(const NodeSpec& node) {
-  return mapBinary(node, kCheap, [](auto a, auto b) { return a >= b || a != a ? a : b; });
-}
-Bound bindMinimum(const NodeSpec& node) {
-  return mapBinary(node, kCheap, [](auto a, auto b) { return a <= b || a != a ? a : b; });
-}
-Bound bindGreater(const NodeSpec& node) {
-  return mapBinary(node, kCheap, [](auto a, auto b) { return static_cast<decltype(a)>(a > b); });
-}
-Bound bindGreaterEqual(const NodeSpec& node) {
-  return mapBinary(node, kCheap, [](auto a, auto b) { return static_cast<decltype(a)>(a >= b); });
-}
-Bound bindEqual(const NodeSpec& node) {
-  return mapBinary(node, kCheap, [](auto a, auto b) { return static_cast<decltype(a)>(a == b); });
-}
+Bound bindAdd(const NodeSpec& node) { return mapBinary(node, kCheap, Add()); }
+Bound bindSub(const NodeSpec& node) { return mapBinary(node, kCheap, Sub()); }
+Bound bindMul(const NodeSpec& node) { return mapBinary(node, kCheap, Mul()); }
+Bound bindDiv(const NodeSpec& node) { return mapBinary(node, kCheap, Div()); }
+Bound bindMaximum(const NodeSpec& node) { return mapBinary(node, kCheap, Maximum()); }
+Bound bindMinimum(const NodeSpec& node) { return mapBinary(node, kCheap, Minimum()); }
+Bound bindGreater(const NodeSpec& node) { return mapBinary(node, kCheap, Greater()); }
+Bound bindGreaterEqual(const NodeSpec& node) { return mapBinary(node, kCheap, GreaterEqual()); }
+Bound bindEqual(const NodeSpec& node) { return mapBinary(node, kCheap, Equal()); }
 
 Bound bindWhere(const NodeSpec& node) {
   const Walk<3> walk(node.outputs[0].shape, {&node.inputs[0], &node.inputs[1], &node.inputs[2]});
@@ -130,56 +112,23 @@ Bound bindWhere(const NodeSpec& node) {
   });
 }
 
-Bound bindNeg(const NodeSpec& node) {
-  return mapUnary(node, kCheap, [](auto x) { return -x; });
-}
-Bound bindExp(const NodeSpec& node) {
-  return mapUnary(node, kCostly, [](auto x) { return vec::exp(x); });
-}
-Bound bindLog(const NodeSpec& node) {
-  return mapUnary(node, kCostly, [](auto x) { return vec::log(x); });
-}
-Bound bindSqrt(const NodeSpec& node) {
-  return mapUnary(node, kCheap, [](auto x) { return std::sqrt(x); });
-}
-Bound bindRsqrt(const NodeSpec& node) {
-  return mapUnary(node, kCheap, [](auto x) { return 1 / std::sqrt(x); });
-}
-Bound bindReciprocal(const NodeSpec& node) {
-  return mapUnary(node, kCheap, [](auto x) { return 1 / x; });
-}
-Bound bindSquare(const NodeSpec& node) {
-  return mapUnary(node, kCheap, [](auto x) { return x * x; });
-}
-Bound bindAbs(const NodeSpec& node) {
-  return mapUnary(node, kCheap, [](auto x) { return std::fabs(x); });
-}
-Bound bindSign(const NodeSpec& node) {
-  return mapUnary(node, kCheap, [](auto x) {
-    using T = decltype(x);
-    return x > 0 ? T(1) : x < 0 ? T(-1) : x;
-  });
-}
+Bound bindNeg(const NodeSpec& node) { return mapUnary(node, kCheap, Neg()); }
+Bound bindExp(const NodeSpec& node) { return mapUnary(node, kCostly, Exp()); }
+Bound bindLog(const NodeSpec& node) { return mapUnary(node, kCostly, Log()); }
+Bound bindSqrt(const NodeSpec& node) { return mapUnary(node, kCheap, Sqrt()); }
+Bound bindRsqrt(const NodeSpec& node) { return mapUnary(node, kCheap, Rsqrt()); }
+Bound bindReciprocal(const NodeSpec& node) { return mapUnary(node, kCheap, Reciprocal()); }
+Bound bindSquare(const NodeSpec& node) { return mapUnary(node, kCheap, Square()); }
+Bound bindAbs(const NodeSpec& node) { return mapUnary(node, kCheap, Abs()); }
+Bound bindSign(const NodeSpec& node) { return mapUnary(node, kCheap, Sign()); }
 Bound bindSin(const NodeSpec& node) {
   return mapUnary(node, kCostly, [](auto x) { return vec::sin(x); });
 }
 Bound bindCos(const NodeSpec& node) {
   return mapUnary(node, kCostly, [](auto x) { return vec::cos(x); });
 }
-Bound bindTanh(const NodeSpec& node) {
-  return mapUnary(node, kCostly, [](auto x) { return vec::tanh(x); });
-}
-Bound bindSigmoid(const NodeSpec& node) {
-  return mapUnary(node, kCostly, [](auto x) { return vec::sigmoid(x); });
-}
-
-Bound bindAffine(const NodeSpec& node) {
-  const double scale = node.number("scale"), shift = node.number("shift");
-  return mapUnary(node, kCheap, [scale, shift](auto x) {
-    using T = decltype(x);
-    return static_cast<T>(scale) * x + static_cast<T>(shift);
-  });
-}
+Bound bindTanh(const NodeSpec& node) { return mapUnary(node, kCostly, Tanh()); }
+Bound bindSigmoid(const NodeSpec& node) { return mapUnary(node, kCostly, Sigmoid()); }
 
 // The C library's power, an element at a time: exact to an ulp where exp(p log x) would lose bits.
 Bound bindPower(const NodeSpec& node) {
@@ -187,32 +136,17 @@ Bound bindPower(const NodeSpec& node) {
   return mapUnary(node, kCostly, [exponent](auto x) { return std::pow(x, static_cast<decltype(x)>(exponent)); });
 }
 
-Bound bindClamp(const NodeSpec& node) {
-  const double min = node.number("min"), max = node.number("max");
-  return mapUnary(node, kCheap, [min, max](auto x) {
-    using T = decltype(x);
-    const T low = static_cast<T>(min), high = static_cast<T>(max);
-    return x < low ? low : x > high ? high : x;
-  });
+Bound bindAffine(const NodeSpec& node) {
+  return mapUnary(node, kCheap, Affine{node.number("scale"), node.number("shift")});
 }
+Bound bindClamp(const NodeSpec& node) { return mapUnary(node, kCheap, Clamp{node.number("min"), node.number("max")}); }
 Bound bindClampGrad(const NodeSpec& node) {
-  const double min = node.number("min"), max = node.number("max");
-  return mapBinary(node, kCheap, [min, max](auto x, auto dy) {
-    using T = decltype(x);
-    return x >= static_cast<T>(min) && x <= static_cast<T>(max) ? dy : T(0);
-  });
+  return mapBinary(node, kCheap, ClampGrad{node.number("min"), node.number("max")});
 }
-
-// A slope of 0 has a path of its own because 0 * -infinity is not 0.
 Bound bindLeakyRelu(const NodeSpec& node) {
   const double slope = node.number("slope");
-  if (slope == 0) return mapUnary(node, kCheap, [](auto x) { return x < 0 ? decltype(x)(0) : x; });
-  return mapUnary(node, kCheap, [slope](auto x) { return x > 0 ? x : static_cast<decltype(x)>(slope) * x; });
+  return slope == 0 ? mapUnary(node, kCheap, Relu()) : mapUnary(node, kCheap, LeakyRelu{slope});
 }
-Bound bindLeakyReluGrad(const NodeSpec& node) {
-  const double slope = node.number("slope");
-  return mapBinary(node, kCheap,
-                   [slope](auto x, auto dy) { return x > 0 ? dy : static_cast<decltype(x)>(slope) * dy; });
-}
+Bound bindLeakyReluGrad(const NodeSpec& node) { return mapBinary(node, kCheap, LeakyReluGrad{node.number("slope")}); }
 
 }  // namespace refl::REFL_ISA

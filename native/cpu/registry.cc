@@ -9,12 +9,13 @@
 namespace refl::REFL_ISA {
 namespace {
 
-// Binds a node, unless 16-bit floats stand among its operands and it does more than move, fill or convert: kernels look
-// at the dtype of one operand.
+// Binds a node, unless 16-bit floats stand among its operands and it does more than move, fill or convert (a chain
+// converts as it reads and writes): kernels look at the dtype of one operand.
 template <Bind bind>
 Bound bindWide(const NodeSpec& node) {
   const std::string op = node.op->name;
-  const bool moves = op == "cast" || op == "full" || (std::string(node.op->family) == "layout" && op != "padGrad");
+  const bool moves =
+      op == "cast" || op == "full" || op == "chain" || (std::string(node.op->family) == "layout" && op != "padGrad");
   for (const auto* operands : {&node.inputs, &node.outputs}) {
     for (const Operand& t : *operands) {
       if (moves || (t.dtype != DType::bf16 && t.dtype != DType::f16)) continue;

@@ -4,6 +4,7 @@
 // and replayed, with the same bits.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { fuse } from '../../lib/graph/fuse.ts';
 import { reachable } from '../../lib/graph/grad.ts';
 import { opTable } from '../../lib/graph/table.ts';
 import type { Tensor } from '../../lib/graph/tensor.ts';
@@ -25,7 +26,7 @@ const ran = new Set(updates.map(({ op }) => op));
 for (const c of cases) {
   const [exact, single] = [trace(c, 'f64'), trace(c, 'f32')];
   const singles = { ...single.results, ...single.gradients };
-  const nodes = reachable(Object.values<Tensor>(singles));
+  const nodes = reachable(Object.values<Tensor>(fuse({ outputs: singles }).outputs));
   for (const { op } of nodes) ran.add(op);
   test(`${c.op}: ${c.name}`, async () => {
     if (nodes.some(({ outputs }) => outputs.some(({ dtype }) => dtype === 'f64'))) {

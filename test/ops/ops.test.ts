@@ -4,6 +4,7 @@ import { readdirSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { isFloat, type TypedArray } from '../../lib/graph/dtype.ts';
+import { fuse } from '../../lib/graph/fuse.ts';
 import { reachable } from '../../lib/graph/grad.ts';
 import { opTable } from '../../lib/graph/table.ts';
 import { ruleOf, type Tensor } from '../../lib/graph/tensor.ts';
@@ -62,7 +63,8 @@ for (const c of cases) {
     const single = trace(c, 'f32');
     const graph = { ...exact.results, ...exact.gradients };
     const singles = { ...single.results, ...single.gradients };
-    const used = new Set(reachable([graph, singles].flatMap(Object.values<Tensor>)).map((node) => node.op));
+    const results = [graph, singles, fuse({ outputs: singles }).outputs].flatMap(Object.values<Tensor>);
+    const used = new Set(reachable(results).map((node) => node.op));
     for (const op of [c.op, ...(c.also ?? [])]) assert.ok(used.has(op), `the case does not reach ${op}`);
 
     const [reference] = await run(device, graph, [feedsOf(c, exact, 'f64').all]);
@@ -105,9 +107,9 @@ test('every operator has a case', () => {
   );
 });
 
-test('only backward kernels, argmax, random numbers and optimizers lack a derivative', () => {
+test('only backward kernels, chains, argmax, random numbers and optimizers lack a derivative', () => {
   const lacking = operators.filter((op) => !ruleOf(op)?.vjp);
-  const known = /Grad(Input|Weight)?$|^argmax$|^random/;
+  const known = /Grad(Input|Weight)?$|^chain$|^argmax$|^random/;
   assert.equal(
     lacking.filter((op) => !known.test(op) && opTable[op].family !== 'optim'),
     [],

@@ -51,6 +51,14 @@ export const kernels: Program[] = [
     },
   },
   {
+    name: 'chain',
+    kernels: ['cuda/chain/chain.cu'],
+    driver: 'test/simt/kernels/chain.cc',
+    equivalent: {
+      'k <= kChainInputs': 'no program counts or names a seventh input',
+    },
+  },
+  {
     name: 'random',
     kernels: ['cuda/random/random.cu'],
     driver: 'test/simt/kernels/random.cc',

@@ -91,7 +91,10 @@ function checkAliasing(memory: Memory, node: Node, inputs: readonly number[], ou
     const range = x ? memory.range(inputs[i], x) : { begin: 0, end: 0 };
     if (!written.some((w) => overlap(w, range))) return;
     taken++;
-    assert.ok(row.inplace?.includes(row.inputs[i]), `${node.op} overwrites its input ${i} while it reads it`);
+    assert.ok(
+      row.inplace?.includes(row.inputs[i] ?? row.group![0]),
+      `${node.op} overwrites its input ${i} while it reads it`,
+    );
     assert.equal(range, written[0], `${node.op} takes over a part of its input ${i}`);
   });
   assert.ok(taken <= 1, `${node.op} overwrites two inputs`);

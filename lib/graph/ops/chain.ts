@@ -1,0 +1,12 @@
+import type { DType } from '../dtype.ts';
+import { defineOp } from '../tensor.ts';
+import { broadcastShape } from './elementwise.ts';
+
+// Made by fuse() alone, after differentiation. `code` holds pairs of an operator, by its place in ops.json, and an argument,
+// in postfix order: `input` pushes the input that its argument counts, `full` the number, and any other replaces its
+// operands on top of the stack by its result; its attributes are the numbers from its argument on.
+defineOp('chain', {
+  infer: (inputs, { dtype }) => [
+    { shape: inputs.map(({ shape }) => shape).reduce(broadcastShape), dtype: dtype as DType },
+  ],
+});

@@ -1,0 +1,175 @@
+// Fusing of elementwise operators into chains: the same bits, valid programs, and what joins or does not.
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { fuse } from '../../lib/graph/fuse.ts';
+import { silu } from '../../lib/graph/ops/activation.ts';
+import { l2Normalize } from '../../lib/graph/ops/compose.ts';
+import { abs, add, affine, cast, clamp, div, exp, mul, neg, square, sub } from '../../lib/graph/ops/elementwise.ts';
+import { reshape } from '../../lib/graph/ops/layout.ts';
+import { ema } from '../../lib/graph/ops/optim.ts';
+import { sum } from '../../lib/graph/ops/reduce.ts';
+import { type Graph, lower } from '../../lib/graph/program.ts';
+import { opTable } from '../../lib/graph/table.ts';
+import { input, parameterLeaf, scope, type Tensor } from '../../lib/graph/tensor.ts';
+import { openDevice } from '../../lib/runtime/index.ts';
+import { sameBits } from '../support/assert.ts';
+import { uniforms, valuesOf } from '../support/opcase.ts';
+import { random } from '../support/random.ts';
+import { simulate } from '../support/simulate.ts';
+
+const device = await openDevice('cpu');
+test.after(() => device.dispose());
+
+const opsOf = (graph: Graph): string[] => lower(fuse(graph)).nodes.map(({ op }) => op);
+const x = input('x', [6, 35]);
+const z = input('z', [6, 35]);
+
+/** A random graph of mostly elementwise operators over tensors of a few shapes that broadcast to one another. */
+function randomGraph(seed: number): Graph {
+  const { int, pick, next } = random(seed);
+  const pool = [[6, 35], [6, 1], [35], [], [2, 6, 35]].map((shape, i) => input(`i${i}`, shape));
+  const any = (): Tensor => (next() < 0.7 ? pool[int(Math.max(0, pool.length - 3), pool.length - 1)] : pick(pool));
+  const makers: ((t: Tensor) => Tensor)[] = [
+    (t) => add(t, any()),
+    (t) => sub(any(), t),
+    (t) => mul(t, any()),
+    (t) => div(t, affine(abs(any()), 1, 2)),
+    (t) => mul(t, t),
+    (t) => neg(t),
+    (t) => square(clamp(t, -2, 2)),
+    (t) => exp(clamp(t, -2, 1)),
+    (t) => affine(t, 0.75, -0.25),
+    (t) => add(t, 0.5),
+    (t) => silu(t),
+    (t) => sum(t, [-1], true),
+    (t) => cast(neg(cast(t, 'bf16')), 'f32'),
+    (t) => reshape(reshape(t, [t.size]), t.shape),
+  ];
+  // No 16-bit arithmetic: the CPU has none to compare with.
+  const usable = makers.filter((_, i) => i !== 12).concat((t) => cast(cast(t, 'bf16'), 'f32'));
+  for (let i = int(1, 40); i > 0; i--) {
+    const t = any();
+    if (t.rank > 0) pool.push(pick(usable)(t));
+  }
+  const outputs = Object.fromEntries(Array.from({ length: int(1, 5) }, (_, i) => [`out${i}`, any()]));
+  const computed = pool.filter((t) => !t.node.leaf);
+  const taps = Object.fromEntries(Array.from({ length: int(0, 2) }, (_, i) => [`tap${i}`, pick(computed)]));
+  return { outputs, taps: computed.length ? taps : {} };
+}
+
+test('fused programs of random graphs give the bits of unfused ones, and are valid', async () => {
+  let before = 0;
+  let after = 0;
+  for (let seed = 0; seed < 150; seed++) {
+    const graph = randomGraph(seed);
+    const fused = fuse(graph);
+    simulate(fused, lower(fused));
+    before += lower(graph).nodes.length;
+    after += lower(fused).nodes.length;
+    const next = uniforms(seed);
+    const values = Object.fromEntries(
+      lower(graph).feeds.map(({ name, tensor }) => [
+        name,
+        valuesOf({ shape: [...lower(graph).tensors[tensor].shape] }, 'f32', next),
+      ]),
+    );
+    const [plain, planned] = [await device.compile(graph, { plan: false }), await device.compile(graph)];
+    const [expected, actual] = [await plain.run(values), await planned.run(values)];
+    for (const name of Object.keys(graph.outputs)) sameBits(actual[name], expected[name], `seed ${seed}, ${name}`);
+    plain.dispose();
+    planned.dispose();
+  }
+  assert.ok(after < 0.8 * before, `${after} nodes of ${before}`);
+});
+
+test('a chain takes as many bytes as what it replaces, at the most', () => {
+  for (let seed = 0; seed < 300; seed++) {
+    const graph = randomGraph(seed);
+    const [plain, fused] = [lower(graph).arenaBytes, lower(fuse(graph)).arenaBytes];
+    // The planner is greedy: another graph may fall into place a little worse.
+    assert.ok(fused <= 1.25 * plain, `seed ${seed}: ${fused} bytes fused, ${plain} before`);
+  }
+});
+
+test('trees of elementwise operators become one node, numbers and casts with them', () => {
+  const scale = input('scale', [6, 1]);
+  const half = input('half', [6, 35], 'bf16');
+  assert.equal(opsOf({ outputs: { y: add(mul(x, scale), mul(z, affine(scale, -1, 1))) } }), ['affine', 'chain']);
+  assert.equal(opsOf({ outputs: { y: add(x, 1) } }), ['chain']);
+  assert.equal(opsOf({ outputs: { y: cast(add(cast(half, 'f32'), x), 'bf16') } }), ['chain']);
+  assert.equal(opsOf({ outputs: { y: l2Normalize(x) } }), ['square', 'sum', 'chain', 'mul']);
+});
+
+test('one operator alone stays what it is, as does what others read too, a result, a tap or a view', () => {
+  assert.equal(opsOf({ outputs: { y: add(x, z) } }), ['add']);
+  const shared = add(x, z);
+  assert.equal(opsOf({ outputs: { y: add(neg(shared), sum(shared)) } }), ['add', 'sum', 'chain']);
+  assert.equal(opsOf({ outputs: { y: neg(shared), shared } }), ['add', 'neg']);
+  assert.equal(opsOf({ outputs: { y: neg(shared) }, taps: { shared } }), ['add', 'neg']);
+  assert.equal(opsOf({ outputs: { y: neg(reshape(shared, [210])) } }), ['add', 'neg']);
+  assert.equal(opsOf({ outputs: { y: mul(shared, shared) } }), ['add', 'mul']);
+});
+
+test('what is smaller than the result is computed once, before', () => {
+  const row = input('row', [35]);
+  assert.equal(opsOf({ outputs: { y: add(x, square(neg(row))) } }), ['chain', 'add']);
+});
+
+test('16-bit arithmetic rounds where the graph casts it', () => {
+  const half = input('half', [8], 'bf16');
+  assert.equal(opsOf({ outputs: { y: affine(cast(add(half, half), 'f32'), 2) } }), ['add', 'chain']);
+  assert.equal(opsOf({ outputs: { y: neg(cast(input('w', [8]), 'bf16')) } }), ['cast', 'neg']);
+  assert.equal(opsOf({ outputs: { y: cast(cast(half, 'f32'), 'f16') } }), ['cast', 'cast']);
+});
+
+test('trees beyond what native code holds are cut', () => {
+  const inputs = Array.from({ length: 20 }, (_, i) => input(`i${i}`, [8]));
+  const wide = inputs.reduce((a, b) => add(a, b));
+  const deep = inputs.slice(0, 6).reduceRight((b, a) => sub(a, b));
+  let long: Tensor = input('l', [8]);
+  for (let i = 0; i < 100; i++) long = neg(long);
+  for (const y of [wide, deep, long]) {
+    const { nodes } = lower(fuse({ outputs: { y } }));
+    const place = Object.keys(opTable);
+    assert.ok(nodes.length > 1 && nodes.some(({ op }) => op === 'chain'));
+    for (const { op, inputs, attrs } of nodes) {
+      if (op !== 'chain') continue;
+      assert.ok(inputs.length <= 6 && attrs[0].length / 2 <= 24 && attrs[1].length <= 12);
+      let depth = 0;
+      for (let i = 0; i < attrs[0].length; i += 2) {
+        const name = place[attrs[0][i]];
+        depth += name === 'input' || name === 'full' ? 1 : 1 - opTable[name].inputs.length;
+        assert.ok(depth >= 1 && depth <= 4);
+      }
+    }
+  }
+});
+
+test('nothing lives longer for a chain than it saves', () => {
+  const a = silu(x);
+  const b = silu(z);
+  const early = mul(a, b);
+  const between = sum(square(silu(x)));
+  // a and b would both live until the end, to save the one value of `early`.
+  const graph = { outputs: { y: add(early, between) } };
+  assert.equal(opsOf(graph), ['silu', 'silu', 'mul', 'silu', 'square', 'sum', 'add']);
+});
+
+test('layers, updates and the order of nodes stay', () => {
+  const average = parameterLeaf([8], 'f32');
+  const one = input('one', [1]);
+  const value = scope('outer', () => affine(neg(parameterLeaf([8], 'f32')), 2));
+  const graph = { outputs: { value }, updates: [ema(one, one, [[average, value]])] };
+  const { nodes, firstUpdate } = lower(fuse(graph));
+  assert.equal(
+    nodes.map(({ op, layer }) => [op, layer]),
+    [
+      ['chain', 'outer'],
+      ['ema', ''],
+    ],
+  );
+  assert.is(firstUpdate, 1);
+  assert.is(lower(graph).nodes.length, 3, 'the graph itself stays as it was');
+});
+
+test.run();
