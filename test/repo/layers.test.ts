@@ -9,7 +9,7 @@ const layers = [
   ['errors.ts'],
   ['graph'],
   ['runtime'],
-  ['weights', 'image'],
+  ['weights', 'image', 'text'],
   ['nn'],
   ['models'],
   ['diffusion', 'reward', 'data', 'metrics', 'faces'],
