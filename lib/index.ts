@@ -7,4 +7,11 @@ export {
   Restorer,
   type RestorerOptions,
 } from './restore/restorer.ts';
+export {
+  type Preprocessing,
+  RewardModel,
+  type RewardModelOptions,
+  type Score,
+  type ScoreOptions,
+} from './reward/model.ts';
 export { Device, type DeviceOptions, openDevice } from './runtime/index.ts';

@@ -17,7 +17,7 @@ interface Inputs {
  * The files that `paths` name: a file stands for itself whatever its name, a folder for the image files directly in it, by
  * extension and in the order of their names. A file named twice counts once.
  */
-async function listInputs(paths: readonly string[]): Promise<Inputs> {
+export async function listInputs(paths: readonly string[]): Promise<Inputs> {
   const files = new Map<string, string>();
   const failures: { input: string; error: ReflError }[] = [];
   for (const path of paths) {

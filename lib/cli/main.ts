@@ -10,6 +10,7 @@ import { facesCommand } from './faces.ts';
 import { exitCodeOf, oneLine, UsageError } from './failure.ts';
 import { catchSignals, interruptCode } from './interrupt.ts';
 import { restoreCommand } from './restore.ts';
+import { scoreCommand } from './score.ts';
 import { trainBaseCommand } from './train.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -41,6 +42,7 @@ const cli = yargs(hideBin(process.argv))
   .scriptName('refl-native')
   .usage('$0 <command>\n\nBlind face restoration.')
   .command(restoreCommand)
+  .command(scoreCommand)
   .command('data', 'work on data sets', (data) =>
     data.command(facesCommand).command(degradeCommand).demandCommand(1, missing),
   )

@@ -15,8 +15,13 @@ export class Report {
 
   /** A file is done. `record` is what JSON lines hold beside its name. */
   done(input: string, record: { readonly output: string; readonly [figure: string]: unknown }): void {
+    this.result(input, record.output, record);
+  }
+
+  /** As {@link done}, for a file of which nothing is written: `line` is what stands for it without JSON. */
+  result(input: string, line: string, record: object): void {
     this.progress.clear();
-    console.log(this.json ? JSON.stringify({ input, ...record }) : record.output);
+    console.log(this.json ? JSON.stringify({ input, ...record }) : line);
   }
 
   /** A file could not be done: the command's exit code will say so, and the next file's turn comes. */

@@ -1,0 +1,119 @@
+import { basename, resolve } from 'node:path';
+import type { CommandModule } from 'yargs';
+import { readBytes } from '../image/files.ts';
+import { type Preprocessing, preprocessings, RewardModel } from '../reward/model.ts';
+import { UsageError } from './failure.ts';
+import { listInputs } from './inputs.ts';
+import { interrupted } from './interrupt.ts';
+import { deviceOptions, fileOptions, inputs } from './options.ts';
+import { Report } from './report.ts';
+
+interface Args {
+  inputs: string[];
+  weights: string;
+  tokenizer: string;
+  caption?: string;
+  captions?: string;
+  preprocessing: Preprocessing;
+  batch: number;
+  json: boolean;
+  device: string;
+  threads?: number;
+}
+
+export const scoreCommand: CommandModule<object, Args> = {
+  command: 'score <inputs..>',
+  describe: 'score pictures against captions with a reward model',
+  builder: (yargs) =>
+    yargs.positional('inputs', inputs).options({
+      weights: {
+        requiresArg: true,
+        describe: 'a .safetensors file of HPS v2, HPS v2.1 or FaceRewardModel',
+        type: 'string',
+        demandOption: true,
+      },
+      tokenizer: {
+        requiresArg: true,
+        describe: "CLIP's tokenizer.json, its list of merges, or a folder with one of them",
+        type: 'string',
+        demandOption: true,
+      },
+      caption: { requiresArg: true, describe: 'what the pictures show', type: 'string', conflicts: 'captions' },
+      captions: {
+        requiresArg: true,
+        describe: 'a file of JSON lines, {"image": a path or a name, "caption": what it shows}',
+        type: 'string',
+      },
+      preprocessing: {
+        requiresArg: true,
+        describe: "the official one, or DiffusionReward's own; -plain without antialiasing, as older torchvision did",
+        choices: Object.keys(preprocessings) as Preprocessing[],
+        default: 'hps' as Preprocessing,
+      },
+      json: fileOptions.json,
+      ...deviceOptions,
+      batch: { requiresArg: true, describe: 'pictures worked on at once', type: 'number', default: 1 },
+    }),
+  handler: score,
+};
+
+async function score({ inputs: paths, caption, captions, json, batch, ...options }: Args): Promise<void> {
+  if ((caption === undefined) === (captions === undefined)) throw new UsageError('give --caption or --captions');
+  if (!(Number.isInteger(batch) && batch > 0)) throw new UsageError(`--batch must be 1 or more, got ${batch}`);
+  const { files, failures } = await listInputs(paths);
+  const captionOf = captions === undefined ? () => caption! : await readCaptions(captions);
+  const described = files.map((file) => captionOf(file));
+  const report = new Report(files.length, json);
+  for (const { input, error } of failures) report.fail(input, error);
+  if (!files.length) return;
+  using model = await RewardModel.load(options);
+  for (let done = 0; done < files.length; done += batch) {
+    const group = files.slice(done, done + batch);
+    report.progress.update(done, basename(group[0]));
+    const texts = described.slice(done, done + batch);
+    const results = await model.scoreMany(group, texts, { batch, signal: interrupted });
+    for (const [i, result] of results.entries()) {
+      if (result.status === 'rejected') {
+        report.fail(group[i], result.reason);
+        continue;
+      }
+      const { score, shortened } = result.value;
+      if (shortened) report.note(group[i], 'its caption is too long for the model: the end was left out');
+      report.result(group[i], `${score.toFixed(4)}  ${group[i]}`, { caption: texts[i], score, shortened });
+    }
+  }
+  report.progress.clear();
+}
+
+/** The captions of a file by picture: a line that gives its path counts before one that gives its name alone. */
+async function readCaptions(path: string): Promise<(file: string) => string> {
+  const known = new Map<string, string>();
+  const lines = (await readBytes(path)).toString().split('\n');
+  for (const [i, line] of lines.entries()) {
+    if (!line.trim()) continue;
+    const { image, caption } = parseLine(line, `${path}, line ${i + 1}`);
+    const other = known.get(image);
+    if (other !== undefined && other !== caption) throw new UsageError(`${path}: ${image} has two captions`);
+    known.set(image, caption);
+    known.set(resolve(image), caption);
+  }
+  return (file) => {
+    const caption = known.get(file) ?? known.get(resolve(file)) ?? known.get(basename(file));
+    if (caption === undefined) throw new UsageError(`${path} has no caption for ${file}`);
+    return caption;
+  };
+}
+
+function parseLine(line: string, where: string): { image: string; caption: string } {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch (cause) {
+    throw new UsageError(`${where}: it is not JSON`, { cause });
+  }
+  const { image, caption } = (value ?? {}) as Record<string, unknown>;
+  if (typeof image !== 'string' || typeof caption !== 'string') {
+    throw new UsageError(`${where}: it needs an image and a caption, both strings`);
+  }
+  return { image, caption };
+}
