@@ -46,13 +46,16 @@ test('feeds, constants and outputs pass through staging memory whole', async () 
   }
 });
 
-/** x + steps, in a few segments. */
-const steps = (x: Tensor, count: number): Tensor =>
-  Array.from({ length: count }).reduce<Tensor>((t, _, i) => scope(`step${i}`, () => add(t, vector(1))), x);
+/** x + steps, of shape [4, 1], in a few segments: products with one keep the additions from becoming chains. */
+const steps = (x: Tensor, count: number): Tensor => {
+  const one = constant(Float32Array.of(1), [1, 1], 'f32');
+  const step = (t: Tensor, i: number): Tensor => scope(`step${i}`, () => add(matmul(t, one), vector(1)));
+  return Array.from({ length: count }).reduce<Tensor>((t, _, i) => step(t, i), x);
+};
 
 test('taps, progress and aborting act between segments, also of recorded runs', async () => {
   using device = await open();
-  const x = input('x', [4]);
+  const x = input('x', [4, 1]);
   const half = steps(x, 40);
   using program = await device.compile({ outputs: { y: steps(half, 2000) }, taps: { half } });
   for (let run = 0; run < 3; run++) {
@@ -141,7 +144,7 @@ test('float64 is refused by name', async () => {
 // The last: a lost device stays lost to its process.
 test('a device lost in mid-run is a typed error, then and later, and the CPU still works', async () => {
   const device = await open();
-  const program = await device.compile({ outputs: { y: steps(input('x', [4]), 8) } });
+  const program = await device.compile({ outputs: { y: steps(input('x', [4, 1]), 8) } });
   const run = () => program.run({ x: new Float32Array(4) });
   assert.is((await run()).y[0], 8);
   setting('FAIL', 'launch 5');
@@ -151,12 +154,12 @@ test('a device lost in mid-run is a typed error, then and later, and the CPU sti
   assert.match(message, 'as REFL_EMU_FAIL asks');
   setting('FAIL');
   assert.is(await codeOf(run), 'ERR_DEVICE');
-  assert.is(await codeOf(() => device.compile({ outputs: { y: steps(input('x', [4]), 1) } })), 'ERR_DEVICE');
+  assert.is(await codeOf(() => device.compile({ outputs: { y: steps(input('x', [4, 1]), 1) } })), 'ERR_DEVICE');
   program.dispose();
   device.dispose();
   assert.is(await codeOf(open), 'ERR_DEVICE');
   using cpu = await openDevice('cpu');
-  using sum = await cpu.compile({ outputs: { y: steps(input('x', [4]), 8) } });
+  using sum = await cpu.compile({ outputs: { y: steps(input('x', [4, 1]), 8) } });
   assert.is((await sum.run({ x: new Float32Array(4) })).y[0], 8);
 });
 
