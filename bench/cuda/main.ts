@@ -1,9 +1,9 @@
 // Kernels on a GPU, beside PyTorch where python3 has it: node --import tsx bench/cuda/main.ts PROGRAM [NAME... --dtype bf16
 // --json FILE --runs N]
 //
-// PROGRAM is bench/cuda/operators.cc, built. NAME is a family (conv, linear, attention, memory) or part of an operator's
-// name; everything by default. Prints one JSON object a measurement (into FILE, when given), then all as Markdown;
-// progress goes to stderr. All figures of a row come from the same minute on the same card.
+// PROGRAM is bench/cuda/operators.cc, built; a dtype is f32, tf32, bf16 or f16. NAME is a family (conv, linear, attention,
+// memory) or part of an operator's name; everything by default. Prints one JSON object a measurement (into FILE, when
+// given), then all as Markdown; progress goes to stderr. All figures of a row come from the same minute on the same card.
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';

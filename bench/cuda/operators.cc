@@ -6,7 +6,8 @@
 //     operator NAME RUNS [TENSOR | ATTRIBUTE]...
 //
 // A TENSOR is <DTYPE:SHAPE for an input, <!DTYPE:SHAPE for one that never changes (packed before the clock starts), <-
-// for one left out, >DTYPE:SHAPE for an output; an ATTRIBUTE is @ and numbers, in the order of ops.json. So
+// for one left out, >DTYPE:SHAPE for an output, where a DTYPE tf32 is float32 that products may round; an ATTRIBUTE is
+// @ and numbers, in the order of ops.json. So
 //
 //     operator conv2d 20 <bf16:1x64x64x320 <!bf16:320x320x3x3 <!bf16:320 >bf16:1x64x64x320 @1,1 @1,1,1,1
 //
@@ -132,6 +133,7 @@ class Bench {
     if (!node.op) throw std::invalid_argument("there is no operator " + name);
     const int runs = next<int>(words);
     for (std::string word; words >> word;) {
+      node.tf32 |= word.find("tf32:") != std::string::npos;
       if (word[0] == '<')
         node.inputs.push_back(operand(word.substr(1)));
       else if (word[0] == '>')
@@ -180,8 +182,8 @@ class Bench {
     if (it.frozen) text.erase(0, 1);
     const size_t colon = text.find(':');
     const std::string dtype = text.substr(0, colon);
-    const std::pair<const char*, DType> dtypes[] = {
-        {"f32", DType::f32}, {"bf16", DType::bf16}, {"f16", DType::f16}, {"i32", DType::i32}, {"u8", DType::u8}};
+    const std::pair<const char*, DType> dtypes[] = {{"f32", DType::f32}, {"tf32", DType::f32}, {"bf16", DType::bf16},
+                                                    {"f16", DType::f16}, {"i32", DType::i32},  {"u8", DType::u8}};
     const auto found = std::find_if(std::begin(dtypes), std::end(dtypes), [&](auto& d) { return dtype == d.first; });
     if (colon == std::string::npos || found == std::end(dtypes)) throw std::invalid_argument("no tensor: " + text);
     it.dtype = found->second;

@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-dtypes = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+dtypes = {"f32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 def random(dtype, *shape):
@@ -153,12 +153,12 @@ def answer(words):
     if words == ["device"]:
         return {"name": torch.cuda.get_device_name(), "torch": torch.__version__}
     name, *words, dtype, runs = words
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     ways = jobs[name](*(int(word) if word.isdigit() else word for word in words), dtype)
     return {"seconds": {way: seconds(run, int(runs)) for way, run in ways.items()}}
 
 
 torch.backends.cudnn.benchmark = True
-torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 for line in sys.stdin:
     try:
         print(json.dumps(answer(line.split())), flush=True)

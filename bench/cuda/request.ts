@@ -17,7 +17,7 @@ export function requestOf(shape: Shape, dtype: string): { words: string[]; bytes
   const word = (mark: string, name: string, t: Tensor | undefined): string => {
     if (!t) return `${mark}-`;
     const type = t.dtype === 'f32' && !statistics.has(name) ? dtype : t.dtype;
-    bytes += t.size * (type === 'f32' || t.dtype !== 'f32' ? bytesOf(t.dtype) : 2);
+    bytes += t.size * (type === 'bf16' || type === 'f16' ? 2 : bytesOf(t.dtype));
     return `${mark}${shape.frozen.has(t) ? '!' : ''}${type}:${t.shape.join('x')}`;
   };
   const words = [

@@ -12,7 +12,8 @@
 #include "backend/device.h"
 
 struct ReflCudaDevice : refl::cuda::Device {
-  using Device::Device;
+  ReflCudaDevice(int index, bool tf32_) : Device(index), tf32(tf32_) {}
+  const bool tf32;
 };
 
 // A bound node: what its binder made, and its tensors, whose addresses each launch brings.
@@ -64,8 +65,8 @@ int guarded(ReflCudaError* error, Fn&& fn) {
   return 0;
 }
 
-int open(int index, ReflCudaDevice** device, ReflCudaError* error) {
-  return guarded(error, [&] { *device = new ReflCudaDevice(index); });
+int open(int index, int tf32, ReflCudaDevice** device, ReflCudaError* error) {
+  return guarded(error, [&] { *device = new ReflCudaDevice(index, tf32 != 0); });
 }
 
 void close(ReflCudaDevice* device) { delete device; }
@@ -103,7 +104,7 @@ std::vector<Tensor> tensors(const std::vector<Operand>& of) {
   return all;
 }
 
-int bind(ReflCudaDevice*, const ReflCudaNode* node, ReflCudaBinding* binding, ReflCudaError* error) {
+int bind(ReflCudaDevice* device, const ReflCudaNode* node, ReflCudaBinding* binding, ReflCudaError* error) {
   return guarded(error, [&] {
     NodeSpec spec;
     spec.op = findOp(node->op);
@@ -112,6 +113,7 @@ int bind(ReflCudaDevice*, const ReflCudaNode* node, ReflCudaBinding* binding, Re
       throw Error("ERR_PROGRAM", std::string(node->op) + " has no CUDA kernel");
     }
     spec.layer = node->layer;
+    spec.tf32 = device->tf32;
     spec.inputs = operands(node->inputs, node->inputCount);
     spec.outputs = operands(node->outputs, node->outputCount);
     for (size_t i = 0; i < node->attrCount; i++) {

@@ -36,6 +36,7 @@ ConvShape shapeOf(const NodeSpec& node, const Shape& x, const Shape& y, int64_t 
   s.strideX = static_cast<int>(std::min(stride[1], wide));
   s.top = narrow(node, padding[0]);
   s.left = narrow(node, padding[1]);
+  s.tf32 = node.tf32;
   return s;
 }
 
@@ -96,7 +97,7 @@ Bound bindConv2d(const NodeSpec& node) {
     using T = decltype(tag);
     if (isProduct(s)) {
       const int c = s.channels, o = s.outputs;
-      return product<T>({1, pixelsOf(s), o, c, false, true, c, c, o, 0, 0, 0}, bias);
+      return product<T>({1, pixelsOf(s), o, c, false, true, c, c, o, 0, 0, 0, s.tf32}, bias);
     }
     const auto run = [=](const Args& a, const T* packed, std::byte* scratch) {
       return conv2dForward<T>(s, a.in[0].as<const T>(), packed, bias ? a.in[2].as<const T>() : nullptr,
@@ -116,7 +117,7 @@ Bound bindConv2dGradInput(const NodeSpec& node) {
     using T = decltype(tag);
     if (isProduct(s)) {
       const int c = s.channels, o = s.outputs;
-      return product<T>({1, pixelsOf(s), c, o, false, false, o, c, c, 0, 0, 0}, false);
+      return product<T>({1, pixelsOf(s), c, o, false, false, o, c, c, 0, 0, 0, s.tf32}, false);
     }
     const auto run = [=](const Args& a, const T* packed, std::byte* scratch) {
       return conv2dGradInput<T>(s, a.in[0].as<const T>(), packed, a.out[0].as<T>(), scratch, a.stream);
@@ -136,7 +137,7 @@ Bound bindConv2dGradWeight(const NodeSpec& node) {
     using T = decltype(tag);
     if (isProduct(s)) {
       const int c = s.channels, o = s.outputs;
-      const GemmShape shape = {1, o, c, pixelsOf(s), true, false, o, c, c, 0, 0, 0};
+      const GemmShape shape = {1, o, c, pixelsOf(s), true, false, o, c, c, 0, 0, 0, s.tf32};
       const auto run = [=](const Args& a) {  // dy is the left operand
         return gemm<T>(shape, a.in[1].as<const T>(), a.in[0].as<const T>(), nullptr, a.out[0].as<T>(), a.scratch,
                        a.stream);

@@ -13,7 +13,8 @@ struct ConvShape {
   int outHeight, outWidth, outputs;     // of y
   int kernelHeight, kernelWidth;
   int strideY, strideX;
-  int top, left;  // zero pixels above and to the left; below and to the right they follow from the output's size
+  int top, left;      // zero pixels above and to the left; below and to the right they follow from the output's size
+  bool tf32 = false;  // float operands may be rounded to tf32, for tensor cores
 };
 
 // Weights come as [O, C, kh, kw]. The kernels read them with the summed channels innermost:
@@ -33,8 +34,8 @@ size_t conv2dGradInputScratch(const ConvShape& shape);
 template <class T>
 size_t conv2dGradWeightScratch(const ConvShape& shape);
 
-/** y [N, OH, OW, O] from x, a weight packed by packConvWeight and a bias [O] or null. T: float (true float32), bf16,
- * f16. */
+/** y [N, OH, OW, O] from x, a weight packed by packConvWeight and a bias [O] or null. T: float (true float32, unless
+ * tf32 is asked for), bf16, f16. */
 template <class T>
 cudaError_t conv2dForward(const ConvShape& shape, const T* x, const T* packed, const T* bias, T* y, std::byte* scratch,
                           cudaStream_t stream);

@@ -1,4 +1,4 @@
-// Convolutions in true float32 by core_f32.h's main loop; the rows of patches are gathered while they are copied to
+// Convolutions of float32 by core_f32.h's main loop; the rows of patches are gathered while they are copied to
 // shared memory and never written down.
 //
 // Output and input gradient are one kernel: for each pixel of the result a sum over taps and channels of the source.
@@ -12,7 +12,7 @@
 // depth the pixels of dy, split among blocks. The sum of the partial results turns them into [O, C, kh, kw] through
 // shared memory, coalesced both ways. It reads 4 bytes for each of them and writes each element once.
 #include "conv2d/conv2d.h"
-#include "gemm/core_f32.h"
+#include "gemm/core_tf32.h"
 
 namespace refl::cuda {
 namespace {
@@ -87,7 +87,7 @@ struct Weights {
   }
 };
 
-template <class T, bool kBackward>
+template <class Product, class T, bool kBackward>
 __global__ void __launch_bounds__(T::kThreads, T::kBlocks) convF32Kernel(const __grid_constant__ Gather p) {
   SIMT_SHARED(int, places, [T::kM][4]);
   const ConvShape& s = p.shape;
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) convF32Kernel(const _
   const Pixels<kBackward> pixels = {p, y, x, places};
   const Weights weights = {p, y, x, column};
   float* to = p.to + split * p.splitStride + column;
-  multiply<T, Layout::kRows, Layout::kRows>(
+  multiply<Product::template Of, T, Layout::kRows, Layout::kRows>(
       first, last, p.columns - column, false, p.bias == nullptr ? nullptr : p.bias + column,
       [&](float* left, float* right, int k) {
         if (p.wide) {
@@ -176,7 +176,7 @@ struct Patches {
   }
 };
 
-template <class T>
+template <class Product, class T>
 __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     convGradWeightF32Kernel(const __grid_constant__ Correlation p) {
   const ConvShape& s = p.shape;
@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
   const Outputs outputs = {p.dy + row, s.outputs};
   const Patches patches = {p, column};
   float* to = p.to + (static_cast<int64_t>(split) * s.outputs + row) * columns + column;
-  multiply<T, Layout::kColumns, Layout::kColumns>(
+  multiply<Product::template Of, T, Layout::kColumns, Layout::kColumns>(
       first, last, columns - column, p.wideTo, nullptr,
       [&](float* left, float* right, int k) {
         if (p.wideDy)
@@ -238,18 +238,18 @@ Plan planOfInput(const ConvShape& s) {
   const int64_t rows = static_cast<int64_t>(s.images) * part(s.height, s.strideY) * part(s.width, s.strideX);
   const int64_t depth =
       static_cast<int64_t>(part(s.kernelHeight, s.strideY)) * part(s.kernelWidth, s.strideX) * s.outputs;
-  return planOf(static_cast<int64_t>(phases(s.height, s.strideY)) * phases(s.width, s.strideX), rows, s.channels,
-                depth);
+  return planOf(static_cast<int64_t>(phases(s.height, s.strideY)) * phases(s.width, s.strideX), rows, s.channels, depth,
+                s.tf32);
 }
 
 Plan planOfOutput(const ConvShape& s) {
   return planOf(1, static_cast<int64_t>(s.images) * s.outHeight * s.outWidth, s.outputs,
-                static_cast<int64_t>(s.kernelHeight) * s.kernelWidth * s.channels);
+                static_cast<int64_t>(s.kernelHeight) * s.kernelWidth * s.channels, s.tf32);
 }
 
 Plan planOfWeight(const ConvShape& s) {
   return planOf(1, s.outputs, static_cast<int64_t>(s.kernelHeight) * s.kernelWidth * s.channels,
-                static_cast<int64_t>(s.images) * s.outHeight * s.outWidth);
+                static_cast<int64_t>(s.images) * s.outHeight * s.outWidth, s.tf32);
 }
 
 /** Whether [O, taps, C] is [O, C, taps]. */
@@ -265,11 +265,11 @@ cudaError_t gather(Gather p, const Plan& plan, int64_t rows, int phases, std::by
     p.bias = nullptr;
     p.splitStride = count;
   }
-  const cudaError_t error = withTile(plan.tile, [&](auto tile) {
+  const cudaError_t error = withProduct(p.shape.tf32, plan.tile, [&](auto product, auto tile) {
     using T = decltype(tile);
     p.down = static_cast<int>((rows + T::kM - 1) / T::kM);
     const int64_t tiles = static_cast<int64_t>(phases) * p.down * ((p.columns + T::kN - 1) / T::kN);
-    return launch<convF32Kernel<T, kBackward>>(
+    return launch<convF32Kernel<decltype(product), T, kBackward>>(
         {dim3(static_cast<unsigned>(tiles), plan.splits), T::kThreads, 0, stream}, p);
   });
   if (plan.splits == 1 || error != cudaSuccess) return error;
@@ -342,11 +342,11 @@ cudaError_t conv2dGradWeight<float>(const ConvShape& s, const float* x, const fl
                    s.outputs % 4 == 0 && aligned16(dy),
                    false};
   p.wideTo = columns % 4 == 0 && aligned16(p.to);
-  const cudaError_t error = withTile(plan.tile, [&](auto tile) {
+  const cudaError_t error = withProduct(s.tf32, plan.tile, [&](auto product, auto tile) {
     using T = decltype(tile);
     const int64_t tiles = static_cast<int64_t>((s.outputs + T::kM - 1) / T::kM) * ((columns + T::kN - 1) / T::kN);
-    return launch<convGradWeightF32Kernel<T>>({dim3(static_cast<unsigned>(tiles), plan.splits), T::kThreads, 0, stream},
-                                              p);
+    return launch<convGradWeightF32Kernel<decltype(product), T>>(
+        {dim3(static_cast<unsigned>(tiles), plan.splits), T::kThreads, 0, stream}, p);
   });
   if (direct || error != cudaSuccess) return error;
   const int64_t count = static_cast<int64_t>(s.outputs) * columns;

@@ -1,4 +1,5 @@
-// Products in true float32, without tensor cores: the main loop that the matrix products and convolutions share.
+// Products of float32: the main loop that the matrix products and convolutions share, and its true form, without tensor
+// cores; core_tf32.h has the other.
 //
 // Tiling. A block makes a tile of kM x kN elements of the result; a thread kTM x kTN of them in registers, its warp a
 // patch of 4 x 8 threads where the tile allows. The depth is walked kDepth at a time: both operands' slices are copied
@@ -7,9 +8,9 @@
 //
 // An operand lies in memory with its depth innermost (kRows: a row of the tile is contiguous along the depth) or
 // outermost (kColumns: so are the tile's columns at one depth), and in shared memory as in memory, so no copy is
-// turned round. Rows are padded to 20 floats: 16-byte reads of consecutive rows meet no bank twice. Four depths at a
-// time, a thread reads its kTM x 4 of the left operand into registers and runs the right one's vectors past them: for
-// 8 x 8 elements 16 reads of 16 bytes and 256 fused multiply-adds.
+// turned round. Rows are padded to 20 floats: 16-byte reads of consecutive rows meet no bank twice; columns by 8, for
+// core_tf32.h. Four depths at a time, a thread reads its kTM x 4 of the left operand into registers and runs the right
+// one's vectors past them: for 8 x 8 elements 16 reads of 16 bytes and 256 fused multiply-adds.
 //
 // Sums. Each element is one chain of fmaf in the order of the depth, of at most kLongest products, so that its error
 // stays some 1e-6 of the sum even where all products have one sign. A longer depth is split among blocks, as is one
@@ -65,8 +66,11 @@ struct From {
   bool present;
 };
 
+/** Floats from one depth to the next of kLines columns. */
+template <int kLines>
+constexpr int kColumnPitch = kLines + 8;
 template <Layout kLayout, int kLines>
-constexpr int kFloats = kLayout == Layout::kRows ? kLines* kPitch : kLines* kDepth;
+constexpr int kFloats = kLayout == Layout::kRows ? kLines* kPitch : kColumnPitch<kLines>* kDepth;
 
 /** Issues the copies of depths [k, k + kDepth) of kLines rows; from `end` on there are zeros. source.depth(k)(row) is a
  * From; `wide`: four depths from any multiple of 4 lie together, at a multiple of 16 bytes. */
@@ -100,7 +104,8 @@ __device__ __forceinline__ void copyColumns(float* tile, int k, int end, int lin
       if (kDepth % kDown != 0 && depth + down >= kDepth) break;
       const bool inside = k + depth + down < end;
       const From from = at(inside ? k + depth + down : k);
-      cpAsync<V * 4>(tile + (depth + down) * kLines + column, from.at, inside && from.present ? count * 4 : 0);
+      cpAsync<V * 4>(tile + (depth + down) * kColumnPitch<kLines> + column, from.at,
+                     inside && from.present ? count * 4 : 0);
     }
   }
 }
@@ -127,7 +132,7 @@ struct Fragment {
   static __device__ __forceinline__ void one(const float* tile, int t, int k, float (&to)[kEach]) {
 #pragma unroll
     for (int i = 0; i < kEach; i += V) {
-      const Pack<float, V> v = load<V>(tile + k * kLines + line(t, i));
+      const Pack<float, V> v = load<V>(tile + k * kColumnPitch<kLines> + line(t, i));
 #pragma unroll
       for (int j = 0; j < V; ++j) to[i + j] = v[j];
     }
@@ -146,21 +151,84 @@ struct Place {
   }
 };
 
+/** A thread's part of a tile, kRows x kParts vectors of V, and how a step of the depth is added to it. */
+template <class T, Layout kA, Layout kB>
+class Exact {
+  using Left = Fragment<kA, T::kM, T::kTM>;
+  using Right = Fragment<kB, T::kN, T::kTN>;
+
+ public:
+  static constexpr int V = Right::V, kRows = T::kTM, kParts = T::kTN / V;
+
+  __device__ __forceinline__ int row(int i) const { return Left::line(place_.y, i); }
+  __device__ __forceinline__ int column(int part) const { return Right::line(place_.x, part * V); }
+  __device__ __forceinline__ Pack<float, V> part(int i, int part) const {
+    Pack<float, V> v;
+#pragma unroll
+    for (int e = 0; e < V; ++e) v[e] = sums_[i][part * V + e];
+    return v;
+  }
+
+  __device__ __forceinline__ void add(const float* left, const float* right) {
+#pragma unroll 1
+    for (int k = 0; k < kDepth; k += 4) {
+      if constexpr (kB == Layout::kRows) {
+        float a[4][T::kTM];
+        Left::four(left, place_.y, k, a);
+#pragma unroll
+        for (int j = 0; j < T::kTN; ++j) {
+          const Pack<float, 4> b = load<4>(right + Right::line(place_.x, j) * kPitch + k);
+#pragma unroll
+          for (int d = 0; d < 4; ++d) {
+#pragma unroll
+            for (int i = 0; i < T::kTM; ++i) sums_[i][j] = fmaf(a[d][i], b[d], sums_[i][j]);
+          }
+        }
+      } else if constexpr (kA == Layout::kRows) {
+        float b[4][T::kTN];
+        Right::four(right, place_.x, k, b);
+#pragma unroll
+        for (int i = 0; i < T::kTM; ++i) {
+          const Pack<float, 4> a = load<4>(left + Left::line(place_.y, i) * kPitch + k);
+#pragma unroll
+          for (int d = 0; d < 4; ++d) {
+#pragma unroll
+            for (int j = 0; j < T::kTN; ++j) sums_[i][j] = fmaf(a[d], b[d][j], sums_[i][j]);
+          }
+        }
+      } else {
+#pragma unroll
+        for (int d = 0; d < 4; ++d) {
+          float a[T::kTM], b[T::kTN];
+          Left::one(left, place_.y, k + d, a);
+          Right::one(right, place_.x, k + d, b);
+#pragma unroll
+          for (int i = 0; i < T::kTM; ++i) {
+#pragma unroll
+            for (int j = 0; j < T::kTN; ++j) sums_[i][j] = fmaf(a[i], b[j], sums_[i][j]);
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  Place<T> place_;
+  float sums_[T::kTM][T::kTN] = {};
+};
+
 /**
  * Multiplies depths [first, last) (in steps) of a tile. copy(a, b, k) issues the copies of the depths from k on; row(i)
  * is the start of the tile's row i in the output, or null where there is none. The output's first `columns` columns
  * belong to the tile. `aligned`: its rows and columns lie at multiples of 16 bytes. `bias`: of the tile's columns, or
- * null.
+ * null. `Product` is Exact, or Rounded of core_tf32.h.
  */
-template <class T, Layout kA, Layout kB, class Copy, class Row>
+template <template <class, Layout, Layout> class Product, class T, Layout kA, Layout kB, class Copy, class Row>
 __device__ __forceinline__ void multiply(int first, int last, int columns, bool aligned, const float* bias,
                                          const Copy& copy, const Row& row) {
-  using Left = Fragment<kA, T::kM, T::kTM>;
-  using Right = Fragment<kB, T::kN, T::kTN>;
   constexpr int kLeft = kFloats<kA, T::kM>, kRight = kFloats<kB, T::kN>;
   SIMT_SHARED(float, tiles, [2][kLeft + kRight]);
-  const Place<T> place;
-  float sums[T::kTM][T::kTN] = {};
+  Product<T, kA, kB> product;
 
   if (first < last) copy(tiles[0], tiles[0] + kLeft, first * kDepth);
   cpAsyncCommit();
@@ -171,61 +239,23 @@ __device__ __forceinline__ void multiply(int first, int last, int columns, bool 
     float* next = tiles[(step - first + 1) % 2];
     if (step + 1 < last) copy(next, next + kLeft, (step + 1) * kDepth);
     cpAsyncCommit();
-#pragma unroll 1
-    for (int k = 0; k < kDepth; k += 4) {
-      if constexpr (kB == Layout::kRows) {
-        float a[4][T::kTM];
-        Left::four(now, place.y, k, a);
-#pragma unroll
-        for (int j = 0; j < T::kTN; ++j) {
-          const Pack<float, 4> b = load<4>(now + kLeft + Right::line(place.x, j) * kPitch + k);
-#pragma unroll
-          for (int d = 0; d < 4; ++d) {
-#pragma unroll
-            for (int i = 0; i < T::kTM; ++i) sums[i][j] = fmaf(a[d][i], b[d], sums[i][j]);
-          }
-        }
-      } else if constexpr (kA == Layout::kRows) {
-        float b[4][T::kTN];
-        Right::four(now + kLeft, place.x, k, b);
-#pragma unroll
-        for (int i = 0; i < T::kTM; ++i) {
-          const Pack<float, 4> a = load<4>(now + Left::line(place.y, i) * kPitch + k);
-#pragma unroll
-          for (int d = 0; d < 4; ++d) {
-#pragma unroll
-            for (int j = 0; j < T::kTN; ++j) sums[i][j] = fmaf(a[d], b[d][j], sums[i][j]);
-          }
-        }
-      } else {
-#pragma unroll
-        for (int d = 0; d < 4; ++d) {
-          float a[T::kTM], b[T::kTN];
-          Left::one(now, place.y, k + d, a);
-          Right::one(now + kLeft, place.x, k + d, b);
-#pragma unroll
-          for (int i = 0; i < T::kTM; ++i) {
-#pragma unroll
-            for (int j = 0; j < T::kTN; ++j) sums[i][j] = fmaf(a[i], b[j], sums[i][j]);
-          }
-        }
-      }
-    }
+    product.add(now, now + kLeft);
   }
 
-  constexpr int V = Right::V;
+  constexpr int V = product.V;
 #pragma unroll
-  for (int i = 0; i < T::kTM; ++i) {
-    float* to = row(Left::line(place.y, i));
+  for (int i = 0; i < product.kRows; ++i) {
+    float* to = row(product.row(i));
     if (to == nullptr) continue;
 #pragma unroll
-    for (int j = 0; j < T::kTN; j += V) {
-      const int column = Right::line(place.x, j);
-      Pack<float, V> v;
+    for (int j = 0; j < product.kParts; ++j) {
+      const int column = product.column(j);
+      Pack<float, V> v = product.part(i, j);
+      if (bias != nullptr) {
 #pragma unroll
-      for (int e = 0; e < V; ++e) {
-        v[e] = sums[i][j + e];
-        if (bias != nullptr && column + e < columns) v[e] += bias[column + e];
+        for (int e = 0; e < V; ++e) {
+          if (column + e < columns) v[e] += bias[column + e];
+        }
       }
       if (V > 1 && aligned && column + V <= columns) {
         store(to + column, v);
@@ -284,11 +314,12 @@ struct Plan {
   int splits = 1;
 };
 
-/** The plan with the least modelled time, from the shape alone. Its unit is a multiply-add of one of 132 processors: a
- * tile costs its whole area over the share of the peak that its reads of shared memory leave it; a partial sum is
- * written and read, at 8 bytes and the time of some 50 multiply-adds; a second launch costs 2 microseconds. Tiles of 8
- * lines copy most for what they multiply: they are for results of at most 16. */
-inline Plan planOf(int64_t batch, int64_t rows, int64_t columns, int64_t depth) {
+/** The plan with the least modelled time, from the shape and `tf32`, which has no tile of 8 rows. Its unit is a
+ * multiply-add of one of 132 processors: a tile costs its whole area over the share of the peak that its reads of
+ * shared memory leave it; a partial sum is written and read, at 8 bytes and the time of some 50 multiply-adds; a second
+ * launch costs 2 microseconds. Tiles of 8 lines copy most for what they multiply: they are for results of at most 16.
+ */
+inline Plan planOf(int64_t batch, int64_t rows, int64_t columns, int64_t depth, bool tf32) {
   constexpr struct {
     Plan::Kind tile;
     int m, n;
@@ -303,7 +334,7 @@ inline Plan planOf(int64_t batch, int64_t rows, int64_t columns, int64_t depth) 
   Plan best;
   double least = -1;
   for (const auto& kind : kinds) {
-    if ((kind.tile == Plan::kTall && columns > 16) || (kind.tile == Plan::kWide && rows > 16)) continue;
+    if ((kind.tile == Plan::kTall && columns > 16) || (kind.tile == Plan::kWide && (rows > 16 || tf32))) continue;
     const int64_t tiles = batch * ((rows + kind.m - 1) / kind.m) * ((columns + kind.n - 1) / kind.n);
     const int64_t fewest = (steps * kDepth + kLongest - 1) / kLongest;
     for (int64_t splits = fewest; splits == fewest || steps / splits >= kLeastSteps; ++splits) {
@@ -324,9 +355,9 @@ inline Plan planOf(int64_t batch, int64_t rows, int64_t columns, int64_t depth) 
 template <class Fn>
 cudaError_t withTile(Plan::Kind tile, Fn&& fn) {
   if (tile == Plan::kLarge) return fn(Large());
-  if (tile == Plan::kSmall) return fn(Small());
   if (tile == Plan::kTall) return fn(Tall());
-  return fn(Wide());
+  if (tile == Plan::kWide) return fn(Wide());
+  return fn(Small());
 }
 
 }  // namespace refl::cuda::f32

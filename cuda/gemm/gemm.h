@@ -15,14 +15,16 @@ struct GemmShape {
   // Elements from one row, as stored, to the next; and from one matrix of the batch to the next (0: one serves all).
   int lda, ldb, ldc;
   int64_t strideA, strideB, strideC;
+  bool tf32 = false;  // float operands may be rounded to tf32, for tensor cores
 };
 
 /** Bytes of scratch that gemm<T> needs: partial sums where k is split. It depends on the shape alone. */
 template <class T>
 size_t gemmScratch(const GemmShape& shape);
 
-/** T: float (products and sums in true float32), bf16, f16 (tensor cores). `bias` has n elements or is null. c overlaps
- * nothing. Pointers are aligned to their element and no more: what alignment is there decides the accesses. k may be 0.
+/** T: float (products and sums in true float32, unless tf32 is asked for), bf16, f16 (tensor cores). `bias` has n
+ * elements or is null. c overlaps nothing. Pointers are aligned to their element and no more: what alignment is there
+ * decides the accesses. k may be 0.
  */
 template <class T>
 cudaError_t gemm(const GemmShape& shape, const T* a, const T* b, const T* bias, T* c, std::byte* scratch,

@@ -1,6 +1,6 @@
-// Matrix products in true float32: core_f32.h's main loop with plain matrices on both sides, in all four layouts. The
+// Matrix products of float32: core_f32.h's main loop with plain matrices on both sides, in all four layouts. The
 // blocks of a row of tiles run side by side, so a row of a is read from memory once and for the other tiles from L2.
-#include "gemm/core_f32.h"
+#include "gemm/core_tf32.h"
 #include "gemm/gemm.h"
 
 namespace refl::cuda {
@@ -47,7 +47,7 @@ __device__ __forceinline__ void copyMatrix(float* tile, const Matrix& from, bool
   }
 }
 
-template <class T, Layout kA, Layout kB>
+template <class Product, class T, Layout kA, Layout kB>
 __global__ void __launch_bounds__(T::kThreads, T::kBlocks) gemmF32Kernel(const __grid_constant__ Problem p) {
   const GemmShape& s = p.shape;
   const int across = (s.n + T::kN - 1) / T::kN, down = (s.m + T::kM - 1) / T::kM;
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) gemmF32Kernel(const _
 
   const int64_t steps = (s.k + kDepth - 1) / kDepth;
   const int first = static_cast<int>(steps * split / p.splits), last = static_cast<int>(steps * (split + 1) / p.splits);
-  multiply<T, kA, kB>(
+  multiply<Product::template Of, T, kA, kB>(
       first, last, s.n - column, p.wideC, p.bias == nullptr ? nullptr : p.bias + column,
       [&](float* left, float* right, int k) {
         copyMatrix<kA, T::kM, T::kThreads>(left, a, p.wideA, k, s.k);
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) gemmF32Kernel(const _
       [&](int i) { return row + i < s.m ? c + static_cast<int64_t>(row + i) * s.ldc : nullptr; });
 }
 
-Plan planOf(const GemmShape& s) { return f32::planOf(s.batch, s.m, s.n, s.k); }
+Plan planOf(const GemmShape& s) { return f32::planOf(s.batch, s.m, s.n, s.k, s.tf32); }
 
 bool wideRows(const float* at, int ld, int64_t stride) { return aligned16(at) && ld % 4 == 0 && stride % 4 == 0; }
 
@@ -97,15 +97,16 @@ cudaError_t gemm<float>(const GemmShape& s, const float* a, const float* b, cons
     p.shape.strideC = one;
   }
   p.wideC = wideRows(p.c, p.shape.ldc, p.shape.strideC) && p.splitStride % 4 == 0;
-  const cudaError_t error = withTile(plan.tile, [&](auto tile) {
+  const cudaError_t error = withProduct(s.tf32, plan.tile, [&](auto product, auto tile) {
+    using Product = decltype(product);
     using T = decltype(tile);
     const int64_t tiles = static_cast<int64_t>((s.m + T::kM - 1) / T::kM) * ((s.n + T::kN - 1) / T::kN) * s.batch;
     const Launch at = {dim3(static_cast<unsigned>(tiles), plan.splits), T::kThreads, 0, stream};
     constexpr Layout kRows = Layout::kRows, kColumns = Layout::kColumns;
-    if (s.transposeA && s.transposeB) return launch<gemmF32Kernel<T, kColumns, kRows>>(at, p);
-    if (s.transposeA) return launch<gemmF32Kernel<T, kColumns, kColumns>>(at, p);
-    if (s.transposeB) return launch<gemmF32Kernel<T, kRows, kRows>>(at, p);
-    return launch<gemmF32Kernel<T, kRows, kColumns>>(at, p);
+    if (s.transposeA && s.transposeB) return launch<gemmF32Kernel<Product, T, kColumns, kRows>>(at, p);
+    if (s.transposeA) return launch<gemmF32Kernel<Product, T, kColumns, kColumns>>(at, p);
+    if (s.transposeB) return launch<gemmF32Kernel<Product, T, kRows, kRows>>(at, p);
+    return launch<gemmF32Kernel<Product, T, kRows, kColumns>>(at, p);
   });
   if (plan.splits == 1 || error != cudaSuccess) return error;
   return sumPartials({p.c, bias, c, plan.splits, s.batch * one, s.n, s.m, s.ldc, s.strideC}, stream);

@@ -65,6 +65,7 @@ Bound bindMatmul(const NodeSpec& node) {
   shape.strideA = strideA;
   shape.strideB = one ? 0 : strideB;
   shape.strideC = strideC;
+  shape.tf32 = node.tf32;
   return bindProduct(node, shape, false);
 }
 
@@ -77,7 +78,7 @@ Bound bindLinear(const NodeSpec& node) {
   matrix(node, rows, out);
   matrix(node, out, in);
   const int m = narrow(node, rows), n = narrow(node, out), k = narrow(node, in);
-  return bindProduct(node, {1, m, n, k, false, true, k, k, n, 0, 0, 0}, node.inputs[2].present);
+  return bindProduct(node, {1, m, n, k, false, true, k, k, n, 0, 0, 0, node.tf32}, node.inputs[2].present);
 }
 
 }  // namespace refl::cuda

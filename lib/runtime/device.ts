@@ -11,6 +11,11 @@ import { Program } from './program.ts';
 export interface DeviceOptions {
   /** Worker threads of a CPU device; as many as the machine runs at once by default. Part of what makes results repeat. */
   readonly threads?: number;
+  /**
+   * Whether a CUDA device may round the operands of matmul, linear and conv2d and of their gradients from float32 to tf32
+   * (10 bits of mantissa; sums stay float32), for tensor cores. Attention and all else keep float32. False by default.
+   */
+  readonly tf32?: boolean;
 }
 
 export interface CompileOptions extends LowerOptions {
@@ -32,8 +37,8 @@ export class Device {
   }
 
   /** What {@link openDevice} does once names are resolved: `library` is the CUDA library's path, or empty. */
-  static async open(kind: string, threads: number, library: string): Promise<Device> {
-    const { device, opened } = typedSync(() => native().openDevice(kind, threads, library));
+  static async open(kind: string, threads: number, library = '', tf32 = false): Promise<Device> {
+    const { device, opened } = typedSync(() => native().openDevice(kind, threads, library, tf32));
     try {
       await typed(() => opened);
     } catch (error) {
@@ -128,19 +133,19 @@ const mostThreads = 256;
  */
 export async function openDevice(
   name = 'auto',
-  { threads = Math.min(availableParallelism(), mostThreads) }: DeviceOptions = {},
+  { threads = Math.min(availableParallelism(), mostThreads), tf32 = false }: DeviceOptions = {},
 ): Promise<Device> {
   if (!Number.isInteger(threads) || threads < 1 || threads > mostThreads) {
     throw new ReflError('ERR_OPTION', `threads must be a whole number from 1 to ${mostThreads}, got ${threads}`);
   }
   const host = name === 'auto' ? automatic : name;
-  if (host === 'cpu' || host === 'null') return Device.open(host, threads, '');
+  if (host === 'cpu' || host === 'null') return Device.open(host, threads);
   const [, kind, number = '0'] = /^(cuda|emu)(?::(\d+))?$/.exec(name) ?? [];
   if (!kind) {
     throw new ReflError('ERR_DEVICE', `unknown device ${name}: expected ${deviceNames.join(', ')} or cuda:N`);
   }
   const { library, devices, reason } = kind === 'emu' ? emulatorState() : cudaState();
-  if (library && Number(number) < devices) return Device.open(`${kind}:${number}`, threads, library);
+  if (library && Number(number) < devices) return Device.open(`${kind}:${number}`, threads, library, tf32);
   const why = reason || `the CUDA library lists ${devices} of them`;
   throw new ReflError('ERR_DEVICE', `the device ${name} is not usable: ${why}; use cpu`);
 }

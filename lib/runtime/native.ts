@@ -11,7 +11,7 @@ export interface Native {
   info(): { isa: string };
   openCuda(path: string): { devices: number; reason: string; build: string };
   /** Opens at once what can be closed; it is usable when `opened` has resolved. `library`: the CUDA library, or empty. */
-  openDevice(kind: string, threads: number, library: string): { device: number; opened: Promise<void> };
+  openDevice(kind: string, threads: number, library: string, tf32: boolean): { device: number; opened: Promise<void> };
   closeDevice(device: number): void;
   createBuffer(device: number, dtype: DType, shape: Shape, frozen: boolean): number;
   writeBuffer(device: number, buffer: number, values: TypedArray): Promise<void>;

@@ -189,15 +189,15 @@ Napi::Value openCuda(const Napi::CallbackInfo& info, Addon&) {
   return out;
 }
 
-// openDevice(kind, threads, library) -> { device, opened }: a promise, and the number to close also where that rejects;
-// `library` is the CUDA library's path, or empty
+// openDevice(kind, threads, library, tf32) -> { device, opened }: a promise, and the number to close also where that
+// rejects; `library` is the CUDA library's path, or empty; `tf32` is of CUDA devices alone
 Napi::Value openDevice(const Napi::CallbackInfo& info, Addon& addon) {
   const Napi::Env env = info.Env();
   const std::string kind = info[0].ToString(), library = info[2].ToString();
   const int threads = info[1].ToNumber().Int32Value();
   // More than the system allows would end the process: the OpenMP runtime exits where it cannot start a thread.
   if (threads < 1 || threads > 256) throw Error("ERR_OPTION", "a device takes 1 to 256 threads");
-  const auto device = std::make_shared<Device>(kind, threads, library);
+  const auto device = std::make_shared<Device>(kind, threads, library, info[3].ToBoolean());
   auto job = std::make_shared<Job>(env);
   job->work = [&device = *device] { device.open(); };
   Napi::Object out = Napi::Object::New(env);

@@ -25,7 +25,9 @@ void call(Fn fn, A... arguments) {
 
 // The library's device, which lives as long as anything that came from it.
 struct Handle {
-  Handle(const ReflCuda& library_, int index) : library(library_) { call(library.open, index, &device); }
+  Handle(const ReflCuda& library_, int index, bool tf32) : library(library_) {
+    call(library.open, index, static_cast<int>(tf32), &device);
+  }
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
   ~Handle() { library.close(device); }
@@ -85,8 +87,8 @@ std::vector<ReflCudaOperand> described(const std::vector<Operand>& operands) {
 
 class CudaBackend : public Backend {
  public:
-  CudaBackend(const ReflCuda& library, int index, Executor& executor)
-      : handle_(std::make_shared<Handle>(library, index)), door_(executor.door()) {}
+  CudaBackend(const ReflCuda& library, int index, bool tf32, Executor& executor)
+      : handle_(std::make_shared<Handle>(library, index, tf32)), door_(executor.door()) {}
 
   Bound bind(const NodeSpec& node) override {
     const auto inputs = described(node.inputs), outputs = described(node.outputs);
@@ -164,8 +166,8 @@ class CudaBackend : public Backend {
 
 }  // namespace
 
-std::shared_ptr<Backend> cudaBackend(const ReflCuda& library, int index, Executor& executor) {
-  return std::make_shared<CudaBackend>(library, index, executor);
+std::shared_ptr<Backend> cudaBackend(const ReflCuda& library, int index, bool tf32, Executor& executor) {
+  return std::make_shared<CudaBackend>(library, index, tf32, executor);
 }
 
 }  // namespace refl

@@ -82,8 +82,8 @@ void startTeam() {
 
 }  // namespace
 
-Device::Device(const std::string& kind_, int threads_, std::string library_)
-    : kind(kind_), threads(threads_), library(std::move(library_)), executor([threads_] {
+Device::Device(const std::string& kind_, int threads_, std::string library_, bool tf32_)
+    : kind(kind_), threads(threads_), library(std::move(library_)), tf32(tf32_), executor([threads_] {
         omp_set_dynamic(0);  // the environment may ask for teams that vary in size, and with them results
         omp_set_num_threads(threads_);
       }) {}
@@ -93,7 +93,7 @@ void Device::open() {
     backend = hostBackend(kernelsOf(kind, threads));
     if (kind == "cpu") startTeam();
   } else {
-    backend = cudaBackend(openCudaLibrary(library), std::stoi(kind.substr(kind.find(':') + 1)), executor);
+    backend = cudaBackend(openCudaLibrary(library), std::stoi(kind.substr(kind.find(':') + 1)), tf32, executor);
   }
   isOpen = true;
 }

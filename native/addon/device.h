@@ -11,8 +11,9 @@ namespace refl {
 
 struct Device {
   // `kind` is "cpu", "null" or, with the path of a CUDA library, its device "cuda:N"; `threads` is how many workers a
-  // kernel of the CPU may use. Throws ERR_DEVICE.
-  Device(const std::string& kind, int threads, std::string library);
+  // kernel of the CPU may use; `tf32`: whether products of float32 on a CUDA device may round their operands to tf32.
+  // Throws ERR_DEVICE.
+  Device(const std::string& kind, int threads, std::string library, bool tf32);
 
   // Makes the backend. A job of the executor, and the first: opening a GPU takes a while. Throws ERR_DEVICE.
   void open();
@@ -20,6 +21,7 @@ struct Device {
   const std::string kind;
   const int threads;
   const std::string library;
+  const bool tf32;
   std::shared_ptr<Backend> backend;  // for others than the executor only once `isOpen`
   std::atomic<bool> isOpen{false};
   std::atomic<bool> closing{

@@ -4,7 +4,7 @@
 // and describes its failure in the last argument; none throws.
 #include <stddef.h>
 #include <stdint.h>
-#define REFL_CUDA_ABI 2
+#define REFL_CUDA_ABI 3
 
 extern "C" {
 
@@ -55,7 +55,8 @@ struct ReflCuda {
   const char* reason;  // why there are none, or "" where there are some
   const char* build;   // what the library was built with, as "CUDA 13.0"
 
-  int (*open)(int index, ReflCudaDevice** device, ReflCudaError* error);
+  // `tf32`: whether products of float32 may round their operands to tf32.
+  int (*open)(int index, int tf32, ReflCudaDevice** device, ReflCudaError* error);
   void (*close)(ReflCudaDevice* device);
   const char* (*describe)(const ReflCudaDevice* device);  // as "NVIDIA H100 (sm_90, 80.0 GB)"
 

@@ -26,6 +26,7 @@ test('every shape is one node, with the bytes of its type', () => {
     words: ['<bf16:4096x4096', '<!bf16:4096x4096', '<!bf16:4096', '>bf16:4096x4096'],
     bytes: 2 * (3 * 4096 * 4096 + 4096),
   });
+  assert.is(requestOf(first, 'tf32').bytes, requestOf(first, 'f32').bytes);
 });
 
 const leaves = (...sizes: number[][]): Tensor[] => sizes.map((size) => parameterLeaf(size, 'f32'));
@@ -59,7 +60,7 @@ test('the program binds and runs operators', async () => {
     const bench = conv(pass, pass === 'weight' ? 'trainable' : 'frozen', pixels);
     const operands = bench.operands.map(({ shape }) => parameterLeaf(shape, 'f32'));
     const frozen = operands.filter((_, i) => bench.operands[i].frozen);
-    for (const dtype of ['f32', 'bf16', 'f16']) {
+    for (const dtype of ['f32', 'tf32', 'bf16', 'f16']) {
       assert.is((await ask(small(op, [bench.build(...operands)], frozen), dtype)).seconds, 1e-3, `${op} ${dtype}`);
     }
   }

@@ -7,7 +7,7 @@ import { buffersOf, smallSpec } from '../support/spec.ts';
 
 type Loose = { [key: string]: Loose } & Loose[] & number;
 
-const { device, opened } = native().openDevice('cpu', 2, '');
+const { device, opened } = native().openDevice('cpu', 2, '', false);
 await opened;
 const valid = smallSpec();
 const buffers = buffersOf(device, valid);

@@ -83,7 +83,7 @@ export const kernels: Program[] = [
   {
     name: 'gemmF32',
     kernels: ['cuda/gemm/gemm_f32.cu'],
-    headers: ['cuda/gemm/core_f32.h'],
+    headers: ['cuda/gemm/core_f32.h', 'cuda/gemm/core_tf32.h'],
     driver: 'test/simt/kernels/gemm_f32.cc',
     equivalent: {
       'count >= 0': 'where nothing is copied, no place is read',

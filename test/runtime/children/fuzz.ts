@@ -91,7 +91,7 @@ for (const [kind, rounds] of [
   ['null', 600],
   ['cpu', 600],
 ] as const) {
-  const { device, opened } = native().openDevice(kind, 2, '');
+  const { device, opened } = native().openDevice(kind, 2, '', false);
   await opened;
   const buffers = buffersOf(device, smallSpec());
   for (let i = 0; i < rounds; i++) {

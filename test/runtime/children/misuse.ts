@@ -2,8 +2,8 @@
 import { native } from '../../../lib/runtime/index.ts';
 import { random } from '../../support/random.ts';
 
-await native().openDevice('null', 1, '').opened; // handle 1, which true is taken for
-const { device, opened } = native().openDevice('cpu', 1, '');
+await native().openDevice('null', 1, '', false).opened; // handle 1, which true is taken for
+const { device, opened } = native().openDevice('cpu', 1, '', false);
 await opened;
 const buffer = native().createBuffer(device, 'f32', [2], false);
 const odd = [

@@ -80,7 +80,7 @@ bool run(const std::string& name, const std::function<void()>& body) {
   if (problem.empty()) problem = found;
   const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   std::printf("{\"case\":%s,\"ok\":%s,\"ms\":%.1f,\"error\":%.3g%s%s}\n", quoted(name).c_str(),
-              problem.empty() ? "true" : "false", ms, largest,
+              problem.empty() ? "true" : "false", ms, std::min(largest, 1e300),  // JSON has no infinity
               problem.empty() ? "" : ",\"problem\":", problem.empty() ? "" : quoted(problem).c_str());
   std::fflush(stdout);
   return problem.empty();

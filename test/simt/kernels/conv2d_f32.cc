@@ -1,9 +1,10 @@
-// Convolutions in float32 against float64, and the weights packed for them in all types: strides and paddings of every
-// kind, odd channels and whole vectors of them, every tile.
+// Convolutions in float32 and of operands rounded to tf32, against float64, and the weights packed for them in all
+// types: strides and paddings of every kind, odd channels and whole vectors of them, every tile.
 #include <cmath>
 
 #include "conv2d/conv2d.h"
 #include "harness.h"
+#include "rounded.h"
 
 using namespace harness;
 using refl::cuda::ConvShape;
@@ -49,8 +50,9 @@ std::byte* bytes(const Input<float>& scratch) { return reinterpret_cast<std::byt
 
 Input<float> scratchOf(size_t size) { return Input<float>(std::vector<double>(size / sizeof(float), NAN)); }
 
-void compare(const Extents& e, size_t skip, double low) {
-  const ConvShape s = shapeOf(e);
+void compare(const Extents& e, bool tf32, size_t skip, double low) {
+  ConvShape s = shapeOf(e);
+  s.tf32 = tf32;
   const size_t taps = static_cast<size_t>(s.kernelHeight) * s.kernelWidth, c = s.channels, o = s.outputs;
   const size_t pixels = static_cast<size_t>(s.images) * s.height * s.width,
                outPixels = static_cast<size_t>(s.images) * s.outHeight * s.outWidth;
@@ -67,7 +69,8 @@ void compare(const Extents& e, size_t skip, double low) {
   check(refl::cuda::conv2dGradInput<float>(s, dy.data(), backward.data(), dx.data(), bytes(two), nullptr));
   check(refl::cuda::conv2dGradWeight<float>(s, x.data(), dy.data(), dw.data(), bytes(three), nullptr));
 
-  const std::vector<double> xs = x.values(), dys = dy.values(), ws = weight.values(), biases = bias.values();
+  const std::vector<double> xs = multiplied(x, tf32), dys = multiplied(dy, tf32), ws = multiplied(weight, tf32),
+                            biases = bias.values();
   std::vector<double> exactY(y.size()), exactDx(dx.size()), exactDw(dw.size());
   for (size_t i = 0; i < exactY.size(); ++i) exactY[i] = biases[i % o];
   meetings(s, [&](size_t to, size_t from, size_t tap) {
@@ -136,7 +139,10 @@ const bool added = [] {
       {"a split depth", {1, 2, 2, 128, 128, 3, 3, 1, 1, 1, 1, 1, 1}},
       {"split pixels of one channel", {1, 30, 30, 1, 7, 3, 3, 1, 1, 0, 0, 0, 0}, 0, 0},
   };
-  for (const auto& it : all) addCase(it.name, [=] { compare(it.extents, it.skip, it.low); });
+  for (const auto& it : all) {
+    addCase(it.name, [=] { compare(it.extents, false, it.skip, it.low); });
+    addCase(std::string("tf32, ") + it.name, [=] { compare(it.extents, true, it.skip, it.low); });
+  }
   const auto types = [](const char* name, int o, int c, int kh, int kw) {
     addCase(std::string("pack f32, ") + name, [=] { pack<float>(o, c, kh, kw); });
     addCase(std::string("pack bf16, ") + name, [=] { pack<bf16>(o, c, kh, kw); });

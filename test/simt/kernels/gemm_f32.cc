@@ -1,9 +1,10 @@
-// Matrix products in float32 against float64: all layouts and tiles, split depths, gaps between rows, misaligned
-// pointers.
+// Matrix products in float32 and of operands rounded to tf32, against float64: all layouts and tiles, split depths,
+// gaps between rows, misaligned pointers.
 #include <cmath>
 
 #include "gemm/gemm.h"
 #include "harness.h"
+#include "rounded.h"
 
 using namespace harness;
 using refl::cuda::GemmShape;
@@ -29,8 +30,9 @@ GemmShape shapeOf(const char* layout, int batch, int m, int n, int k, const Extr
   return s;
 }
 
-void compare(const char* layout, int batch, int m, int n, int k, const Extras& more = {}) {
-  const GemmShape s = shapeOf(layout, batch, m, n, k, more);
+void compare(bool tf32, const char* layout, int batch, int m, int n, int k, const Extras& more) {
+  GemmShape s = shapeOf(layout, batch, m, n, k, more);
+  s.tf32 = tf32;
   const auto stored = [&](int64_t stride, int64_t ld, int rows) {
     return static_cast<size_t>(stride) * (batch - 1) + static_cast<size_t>(rows == 0 ? 0 : ld * rows);
   };
@@ -42,7 +44,7 @@ void compare(const char* layout, int batch, int m, int n, int k, const Extras& m
   const Input<float> scratch(std::vector<double>(refl::cuda::gemmScratch<float>(s) / sizeof(float), NAN));
   check(refl::cuda::gemm<float>(s, a.data(), b.data(), more.bias ? bias.data() : nullptr, c.data(),
                                 reinterpret_cast<std::byte*>(scratch.data()), nullptr));
-  const std::vector<double> left = a.values(), right = b.values(), result = c.values();
+  const std::vector<double> left = multiplied(a, tf32), right = multiplied(b, tf32), result = c.values();
   std::vector<double> actual, exact;
   std::vector<bool> written(result.size());
   for (int i = 0; i < batch; ++i)
@@ -62,10 +64,10 @@ void compare(const char* layout, int batch, int m, int n, int k, const Extras& m
     if (!written[i] && !std::isnan(result[i])) fail("wrote between the rows, at %zu", i);
 }
 
-const bool added = [] {
+void addCases(bool tf32, const std::string& prefix) {
   for (const char* layout : {"NN", "NT", "TN", "TT"}) {
     const auto add = [&](const char* name, int batch, int m, int n, int k, const Extras& more = {}) {
-      addCase(std::string(layout) + ", " + name, [=] { compare(layout, batch, m, n, k, more); });
+      addCase(prefix + layout + ", " + name, [=] { compare(tf32, layout, batch, m, n, k, more); });
     };
     add("one element", 1, 1, 1, 1);
     add("small tiles", 2, 70, 66, 37, {0, 0, true});
@@ -86,8 +88,13 @@ const bool added = [] {
     add("no depth", 2, 5, 7, 0, {0, 0, true});
   }
   // Sums of one sign, whose rounding errors are largest: of one chain, of several.
-  addCase("NT, a long chain", [] { compare("NT", 40, 50, 60, 1100, {0, 0, false, true, 0}); });
-  addCase("NT, a depth of 9000", [] { compare("NT", 1, 5, 9, 9000, {0, 0, true, false, 0}); });
+  addCase(prefix + "NT, a long chain", [=] { compare(tf32, "NT", 40, 50, 60, 1100, {0, 0, false, true, 0}); });
+  addCase(prefix + "NT, a depth of 9000", [=] { compare(tf32, "NT", 1, 5, 9, 9000, {0, 0, true, false, 0}); });
+}
+
+const bool added = [] {
+  addCases(false, "");
+  addCases(true, "tf32, ");
   return true;
 }();
 
