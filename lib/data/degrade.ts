@@ -221,7 +221,8 @@ function enlargeGraph(h: number, w: number, smallH: number, smallW: number): Rec
   return { image: resize(small, [h, w], { mode: 'bilinear' }) };
 }
 
-async function throughJpeg({ data, width, height }: Rgb, quality: number): Promise<Rgb> {
+/** An image as JPEG of `quality` leaves it. */
+export async function throughJpeg({ data, width, height }: Rgb, quality: number): Promise<Rgb> {
   const jpeg = await sharp(data, { raw: { width, height, channels: 3 } })
     .jpeg({ quality })
     .toBuffer();

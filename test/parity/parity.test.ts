@@ -24,6 +24,8 @@ const files = [
   'clip_vision_tiny',
   'clip_hps_tiny',
   'lpips_vgg_tiny',
+  'degradation',
+  'svm',
   'hps_preprocess',
   'resize224_512x512',
   'resize224_300x260',

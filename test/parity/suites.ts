@@ -1,6 +1,7 @@
 import { basename } from 'node:path';
 import type { Device } from '../../lib/runtime/index.ts';
 import { clipText, clipVision, compareHps } from './clip.ts';
+import { compareDegradation } from './degradation.ts';
 import { compareFull, type FullTrace } from './full.ts';
 import { clipTextFull, hpsFull, lpipsFull, swinirFull, unetFull, vaeFull } from './full_models.ts';
 import { Golden } from './golden.ts';
@@ -9,6 +10,7 @@ import { compareModule, type Traced } from './module.ts';
 import { compareOps } from './ops.ts';
 import { compareHpsPreprocess, compareResize } from './preprocess.ts';
 import { Report } from './report.ts';
+import { compareSvm } from './svm.ts';
 
 type Suite = (device: Device, golden: Golden, report: Report) => Promise<void>;
 
@@ -29,6 +31,7 @@ const suites: Readonly<Record<string, Suite>> = {
   clip_text_full: fullSuite(clipTextFull),
   clip_vision: moduleSuite(clipVision),
   controlnet: moduleSuite(controlnet),
+  degradation: compareDegradation,
   hps_preprocess: compareHpsPreprocess,
   hps_full: fullSuite(hpsFull),
   lora: moduleSuite(lora),
@@ -37,6 +40,7 @@ const suites: Readonly<Record<string, Suite>> = {
   lpips_vgg_full: fullSuite(lpipsFull),
   ops: compareOps,
   resize224: compareResize,
+  svm: compareSvm,
   swinir: moduleSuite(swinir),
   swinir_full: fullSuite(swinirFull),
   unet: moduleSuite(unet),
