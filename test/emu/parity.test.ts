@@ -25,6 +25,8 @@ for (const name of [
   'hps_preprocess',
   'resize224_512x512',
   'resize224_300x260',
+  'color_fix',
+  'dtcwt',
 ]) {
   whereThere(`${name} on emu:0 agrees with PyTorch`, async () => {
     process.env.REFL_EMU_LIB = await buildLibrary();

@@ -14,7 +14,7 @@ import { norm, type Report, relativeError } from './report.ts';
 const limit = { values: 1e-4, gradients: 2e-4 };
 
 /** Stored bytes as floats in [0, 1]. */
-const unit = (bytes: Tensor): Tensor => div(cast(bytes, 'f32'), 255);
+export const unit = (bytes: Tensor): Tensor => div(cast(bytes, 'f32'), 255);
 
 export async function compareHpsPreprocess(device: Device, golden: Golden, report: Report): Promise<void> {
   const { size } = golden.json<{ size: number }>('config');

@@ -1,7 +1,9 @@
 import { basename } from 'node:path';
 import type { Device } from '../../lib/runtime/index.ts';
 import { clipText, clipVision, compareHps } from './clip.ts';
+import { compareColorFix } from './color_fix.ts';
 import { compareDegradation } from './degradation.ts';
+import { compareDtcwt } from './dtcwt.ts';
 import { compareFull, type FullTrace } from './full.ts';
 import { clipTextFull, hpsFull, lpipsFull, swinirFull, unetFull, vaeFull } from './full_models.ts';
 import { Golden } from './golden.ts';
@@ -30,8 +32,10 @@ const suites: Readonly<Record<string, Suite>> = {
   clip_text: moduleSuite(clipText),
   clip_text_full: fullSuite(clipTextFull),
   clip_vision: moduleSuite(clipVision),
+  color_fix: compareColorFix,
   controlnet: moduleSuite(controlnet),
   degradation: compareDegradation,
+  dtcwt: compareDtcwt,
   hps_preprocess: compareHpsPreprocess,
   hps_full: fullSuite(hpsFull),
   lora: moduleSuite(lora),
