@@ -1,10 +1,11 @@
 import { ReflError } from '../errors.ts';
 import { conv2d } from '../graph/ops/conv2d.ts';
+import { add, affine, cast, mul, rsqrt, sub } from '../graph/ops/elementwise.ts';
 import { embedding } from '../graph/ops/embedding.ts';
 import { linear } from '../graph/ops/matmul.ts';
 import { groupNorm, layerNorm } from '../graph/ops/norm.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { type Init, Layer, Module, Parameter } from './module.ts';
+import { Buffer, type Init, Layer, Module, Parameter } from './module.ts';
 
 export interface LinearOptions {
   bias?: boolean;
@@ -38,18 +39,20 @@ export interface ConvOptions extends LinearOptions {
   padding?: number | readonly [number, number, number, number];
 }
 
-/** Convolution of NHWC images with a square kernel. `weight` is [out, in, kernel, kernel]. */
+/** Convolution of NHWC images. `weight` is [out, in, kernel height, kernel width]. */
 export class Conv2d extends Layer {
   readonly weight: Parameter;
   readonly bias?: Parameter;
   readonly stride: number;
   readonly padding: readonly [number, number, number, number];
 
-  constructor(inputs: number, outputs: number, kernel: number, options: ConvOptions = {}) {
+  /** @param kernel one number for a square, or [height, width] */
+  constructor(inputs: number, outputs: number, kernel: number | readonly [number, number], options: ConvOptions = {}) {
     super();
-    const fan = fanIn(inputs * kernel * kernel);
+    const [height, width] = typeof kernel === 'number' ? [kernel, kernel] : kernel;
+    const fan = fanIn(inputs * height * width);
     const { bias = true, init, stride = 1, padding = 0 } = options;
-    this.weight = new Parameter([outputs, inputs, kernel, kernel], init ?? fan);
+    this.weight = new Parameter([outputs, inputs, height, width], init ?? fan);
     if (bias) this.bias = new Parameter([outputs], init ? 'zeros' : fan);
     this.stride = stride;
     this.padding = typeof padding === 'number' ? [padding, padding, padding, padding] : padding;
@@ -103,6 +106,37 @@ export class LayerNorm extends Layer {
 
   forward(x: Tensor): Tensor {
     return this.trace(() => layerNorm(x, this.weight.value, this.bias.value, { eps: this.eps }));
+  }
+}
+
+/**
+ * Batch normalisation over the last axis by its stored statistics, as in evaluation: (x - mean) / sqrt(variance + eps), then
+ * the affine map. Statistics of a batch are never taken, so nothing here trains them.
+ */
+export class BatchNorm extends Layer {
+  readonly weight: Parameter;
+  readonly bias: Parameter;
+  readonly running_mean: Parameter;
+  readonly running_var: Parameter;
+  readonly num_batches_tracked = new Buffer([], 'i32', () => Int32Array.of(0));
+  readonly eps: number;
+
+  constructor(channels: number, eps = 1e-5) {
+    super();
+    const parameter = (init: Init): Parameter => new Parameter([channels], init, { statistics: true });
+    this.weight = parameter('ones');
+    this.bias = parameter('zeros');
+    this.running_mean = parameter('zeros');
+    this.running_var = parameter('ones');
+    this.eps = eps;
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.trace(() => {
+      const scale = mul(this.weight.value, rsqrt(affine(this.running_var.value, 1, this.eps)));
+      const shift = sub(this.bias.value, mul(this.running_mean.value, scale));
+      return add(mul(x, cast(scale, x.dtype)), cast(shift, x.dtype));
+    });
   }
 }
 

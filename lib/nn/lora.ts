@@ -32,12 +32,12 @@ export class LoraLayer extends Layer {
   /** Adds an adapter that changes nothing yet: A is normal with deviation 1/rank, B is zero. */
   addAdapter({ adapter, rank, alpha = 8 }: LoraOptions): void {
     const base = this.base_layer;
-    const [outputs, inputs, kernel] = base.weight.value.shape;
+    const [outputs, inputs, height, width] = base.weight.value.shape;
     const down = { bias: false, init: { kind: 'normal', std: 1 / rank } } as const;
     const up = { bias: false, init: 'zeros' } as const;
     if (base instanceof Conv2d) {
       const { stride, padding } = base;
-      this.lora_A[adapter] = new Conv2d(inputs, rank, kernel, { ...down, stride, padding });
+      this.lora_A[adapter] = new Conv2d(inputs, rank, [height, width], { ...down, stride, padding });
       this.lora_B[adapter] = new Conv2d(rank, outputs, 1, up);
     } else {
       this.lora_A[adapter] = new Linear(inputs, rank, down);

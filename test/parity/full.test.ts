@@ -17,6 +17,9 @@ import { runParity } from './suites.ts';
 const folder = fileURLToPath(new URL('../../../shared/golden/full/', import.meta.url));
 const whereThere = existsSync(folder) ? test : test.skip;
 const small = [
+  'arcface_full',
+  'inception_full',
+  'inception_full_gain15',
   'lpips_vgg_full',
   'lpips_vgg_full_gain15',
   'lpips_vgg_full_gain15_grad',

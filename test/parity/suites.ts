@@ -5,6 +5,7 @@ import { compareColorFix } from './color_fix.ts';
 import { compareDegradation } from './degradation.ts';
 import { compareDtcwt } from './dtcwt.ts';
 import { compareFull, type FullTrace } from './full.ts';
+import { arcfaceFull, inceptionFull } from './full_metrics.ts';
 import { clipTextFull, hpsFull, lpipsFull, swinirFull, unetFull, vaeFull } from './full_models.ts';
 import { Golden } from './golden.ts';
 import { controlnet, lora, lpips, swinir, unet, vae } from './models.ts';
@@ -28,6 +29,7 @@ const fullSuite =
 
 /** What a file is compared with, by the beginning of its name; the longest that fits counts. */
 const suites: Readonly<Record<string, Suite>> = {
+  arcface_full: fullSuite(arcfaceFull),
   clip_hps: compareHps,
   clip_text: moduleSuite(clipText),
   clip_text_full: fullSuite(clipTextFull),
@@ -38,6 +40,7 @@ const suites: Readonly<Record<string, Suite>> = {
   dtcwt: compareDtcwt,
   hps_preprocess: compareHpsPreprocess,
   hps_full: fullSuite(hpsFull),
+  inception_full: fullSuite(inceptionFull),
   lora: moduleSuite(lora),
   // The official module lists its linear layers a second time.
   lpips_vgg: (device, golden, report) => compareModule(device, golden.without('weights.lins.'), lpips, report),

@@ -1,0 +1,85 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { type FeatureSet, frechetDistance } from '../../lib/metrics/fid.ts';
+import { random } from '../support/random.ts';
+
+/** Uniform on [-1, 1). */
+function noise(count: number, seed: number): number[] {
+  const { next } = random(seed);
+  return Array.from({ length: count }, () => 2 * next() - 1);
+}
+
+/** Pairs of numbers, correlated and scaled, whose covariance is far from a multiple of the identity. */
+function pairs(count: number, seed: number, [a, b, c]: [number, number, number]): FeatureSet {
+  const drawn = noise(2 * count, seed);
+  const values = drawn.map((v, i) => (i % 2 ? b * drawn[i - 1] + c * v : a * v));
+  return { width: 2, values: Float32Array.from(values) };
+}
+
+function statistics({ values }: FeatureSet): { mean: number[]; cov: [xx: number, xy: number, yy: number] } {
+  const count = values.length / 2;
+  const column = (k: number): number[] => Array.from({ length: count }, (_, i) => values[2 * i + k]);
+  const mean = [0, 1].map((k) => column(k).reduce((x, y) => x + y) / count);
+  const moment = (j: number, k: number): number =>
+    column(j).reduce((total, v, i) => total + (v - mean[j]) * (values[2 * i + k] - mean[k]), 0) / (count - 1);
+  return { mean, cov: [moment(0, 0), moment(0, 1), moment(1, 1)] };
+}
+
+/** In two dimensions the trace of the root of a product P is sqrt(tr P + 2 sqrt(det P)). */
+function closedForm(a: FeatureSet, b: FeatureSet): number {
+  const [p, q] = [statistics(a), statistics(b)];
+  const det = ([xx, xy, yy]: number[]): number => xx * yy - xy * xy;
+  const trace = p.cov[0] * q.cov[0] + 2 * p.cov[1] * q.cov[1] + p.cov[2] * q.cov[2];
+  const root = Math.sqrt(trace + 2 * Math.sqrt(det(p.cov) * det(q.cov)));
+  const apart = p.mean.reduce((sum, v, i) => sum + (v - q.mean[i]) ** 2, 0);
+  return apart + p.cov[0] + p.cov[2] + q.cov[0] + q.cov[2] - 2 * root;
+}
+
+test('the Frechet distance is its closed form in two dimensions', async () => {
+  const a = pairs(40, 1, [1, 0.5, 0.1]);
+  const b = pairs(25, 2, [0.3, -2, 1.5]);
+  const expected = closedForm(a, b);
+  const distance = await frechetDistance(a, b);
+  assert.ok(Math.abs(distance - expected) < 1e-10 * expected, `${distance}, expected ${expected}`);
+  assert.ok(Math.abs((await frechetDistance(b, a)) - distance) < 1e-10);
+});
+
+test('a nearly singular covariance keeps its digits', async () => {
+  const a = pairs(30, 3, [1, 1, 1e-5]);
+  const b = pairs(30, 4, [1, -1, 1e-4]);
+  const expected = closedForm(a, b);
+  assert.ok(Math.abs((await frechetDistance(a, b)) - expected) < 1e-8);
+});
+
+test('equal sets are 0 apart, also with fewer pictures than features, and a shift counts squared', async () => {
+  const width = 64;
+  const values = Float32Array.from(noise(5 * width, 5));
+  const shifted = values.map((v) => v + 0.5);
+  assert.ok(Math.abs(await frechetDistance({ width, values }, { width, values })) < 1e-9);
+  const distance = await frechetDistance({ width, values }, { width, values: shifted });
+  assert.ok(Math.abs(distance - width * 0.25) < 1e-5, `${distance}`);
+});
+
+test('sets without a spread leave the distance of their means', async () => {
+  const still = (value: number): FeatureSet => ({ width: 3, values: new Float32Array(6).fill(value) });
+  assert.is(await frechetDistance(still(1), still(3)), 12);
+});
+
+test('sets that do not fit and features that are no numbers are refused', async () => {
+  const set = (width: number, ...values: number[]): FeatureSet => ({ width, values: Float32Array.from(values) });
+  const refused = async (a: FeatureSet, b: FeatureSet, message: RegExp): Promise<void> => {
+    try {
+      await frechetDistance(a, b);
+    } catch (error) {
+      assert.is((error as { code?: string }).code, 'ERR_OPTION');
+      assert.match((error as Error).message, message);
+      return;
+    }
+    assert.unreachable();
+  };
+  await refused(set(1, 1, 2), set(2, 1, 2, 3, 4), /do not compare/);
+  await refused(set(1, 1), set(1, 1, 2), /two pictures or more/);
+  await refused(set(1, 1, Number.NaN), set(1, 1, 2), /not finite/);
+});
+
+test.run();

@@ -1,0 +1,44 @@
+// The networks of metrics at full size, under the names of their published files.
+import { existsSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { gunzipSync } from 'node:zlib';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { ResNetFace } from '../../lib/models/arcface.ts';
+import { InceptionV3 } from '../../lib/models/inception.ts';
+import type { Module } from '../../lib/nn/module.ts';
+
+const published: { manifest: string; parameters: number; build: () => Module; aside?: RegExp }[] = [
+  { manifest: 'arcface_resnet_face18', parameters: 25_627_081, build: () => new ResNetFace() },
+  // The classifier, of 1008 classes, is not built.
+  {
+    manifest: 'fid_inception_v3',
+    parameters: 23_850_960 - 1008 * 2049,
+    build: () => new InceptionV3(),
+    aside: /^fc\./,
+  },
+];
+
+const folder = fileURLToPath(new URL('../../../shared/golden/full/manifests/', import.meta.url));
+const whereThere = existsSync(folder) ? test : test.skip;
+
+for (const { manifest, parameters, build, aside } of published) {
+  test(`${manifest} has ${parameters} parameters`, () => {
+    const module = build();
+    const statistics = [...module.namedParameters()].filter(([key]) => /\.running_(mean|var)$/.test(key));
+    const counted = module.parameterCount - statistics.reduce((sum, [, { value }]) => sum + value.size, 0);
+    assert.is(counted, parameters);
+  });
+
+  whereThere(`${manifest} has the official names and shapes`, () => {
+    const module = build();
+    const text = gunzipSync(readFileSync(`${folder}${manifest}.json.gz`)).toString();
+    const stored: Record<string, [shape: number[]]> = JSON.parse(text).keys;
+    const expected = Object.entries(stored).filter(([key]) => !aside?.test(key));
+    const own = [...module.namedParameters()].map(([key, { value }]) => `${key} [${value.shape}]`);
+    const buffers = [...module.namedBuffers()].map(([key, { shape }]) => `${key} [${shape}]`);
+    assert.equal([...own, ...buffers].sort(), expected.map(([key, [shape]]) => `${key} [${shape}]`).sort());
+  });
+}
+
+test.run();
