@@ -6,7 +6,7 @@ import { matmul } from '../graph/ops/matmul.ts';
 import { sum } from '../graph/ops/reduce.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { ForwardOptions } from '../models/blocks.ts';
-import type { CLIP } from '../models/clip.ts';
+import type { CLIP, TextTransformer } from '../models/clip.ts';
 
 /** Features of length 1: images [N, E], texts [P, E]. */
 export interface Features {
@@ -50,4 +50,5 @@ export const preferenceLoss = (clip: CLIP, paired: Tensor, preferred: Tensor): T
   crossEntropy(logits(clip, paired), preferred);
 
 /** Scores times the factor of the model's softmax. */
-export const logits = (clip: CLIP, cosines: Tensor): Tensor => mul(cosines, exp(clip.logit_scale.beside(cosines)));
+export const logits = (clip: TextTransformer, cosines: Tensor): Tensor =>
+  mul(cosines, exp(clip.logit_scale.beside(cosines)));

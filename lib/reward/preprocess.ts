@@ -83,7 +83,7 @@ function pillowResize(x: Tensor, [height, width]: readonly [number, number]): Te
 }
 
 /** Rounds as Python does: halves to the even neighbour. */
-function roundEven(value: number): number {
+export function roundEven(value: number): number {
   const below = Math.floor(value);
   if (value - below !== 0.5) return Math.round(value);
   return below % 2 ? below + 1 : below;

@@ -1,14 +1,10 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { constant } from '../../lib/graph/tensor.ts';
 import { degrees, identityPreprocess, loadIdentity } from '../../lib/metrics/identity.ts';
 import { ResNetFace } from '../../lib/models/arcface.ts';
 import { evaluate, openDevice } from '../../lib/runtime/index.ts';
-import { openSafetensors } from '../../lib/weights/safetensors.ts';
-import { type Source, writeSafetensors } from '../../lib/weights/write.ts';
+import { rejects, stored, withFiles } from './support.ts';
 
 test('faces become grey levels of 128 x 128', async () => {
   using device = await openDevice('cpu');
@@ -31,32 +27,18 @@ test('angles stay defined where rounding carries a cosine past 1', () => {
 });
 
 test("arcface-pytorch's keys load with and without their module., and a missing one is named", async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'refl-arcface-'));
   using device = await openDevice('null');
-  const write = async (prefix: string, without?: string) => {
-    const tensors = new Map<string, Source>();
-    for (const [key, { value }] of new ResNetFace().namedParameters()) {
-      if (key === without) continue;
-      tensors.set(prefix + key, { shape: value.shape, dtype: 'F32', data: () => new Float32Array(value.size) });
-    }
-    const tracked: Source = { shape: [1], dtype: 'I32', data: () => Int32Array.of(3) };
-    tensors.set(`${prefix}bn1.num_batches_tracked`, tracked);
-    const path = join(folder, 'weights.safetensors');
-    await writeSafetensors(path, tensors, {});
-    return openSafetensors(path);
-  };
-  try {
+  await withFiles(async (write) => {
     for (const prefix of ['', 'module.']) {
+      const tensors = stored(new ResNetFace(), (key) => prefix + key);
+      tensors.set(`${prefix}bn1.num_batches_tracked`, { shape: [1], dtype: 'I32', data: () => Int32Array.of(3) });
       using parameters = device.parameters();
-      await loadIdentity(parameters, new ResNetFace(), await write(prefix));
+      await loadIdentity(parameters, new ResNetFace(), await write(tensors));
     }
+    const lacking = await write(stored(new ResNetFace(), (key) => (key === 'fc5.bias' ? undefined : `module.${key}`)));
     using parameters = device.parameters();
-    const error = await loadIdentity(parameters, new ResNetFace(), await write('module.', 'fc5.bias')).catch((e) => e);
-    assert.is(error.code, 'ERR_WEIGHTS');
-    assert.match(error.message, /missing: fc5\.bias \[512\]/);
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+    await rejects(loadIdentity(parameters, new ResNetFace(), lacking), 'ERR_WEIGHTS', /missing: fc5\.bias \[512\]/);
+  });
 });
 
 test.run();

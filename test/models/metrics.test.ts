@@ -4,11 +4,28 @@ import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { AestheticPredictor, vitL14Visual } from '../../lib/models/aesthetic.ts';
 import { ResNetFace } from '../../lib/models/arcface.ts';
+import { VisionTransformer } from '../../lib/models/clip.ts';
+import { ClipResNet } from '../../lib/models/clip_resnet.ts';
 import { InceptionV3 } from '../../lib/models/inception.ts';
 import type { Module } from '../../lib/nn/module.ts';
 
-const published: { manifest: string; parameters: number; build: () => Module; aside?: RegExp }[] = [
+const published: { manifest: string; parameters: number; build: () => Module; prefix?: string; aside?: RegExp }[] = [
+  {
+    manifest: 'openai_clip_vit_l_14_visual',
+    parameters: 303_966_208,
+    build: () => new VisionTransformer(vitL14Visual),
+    prefix: 'visual.',
+  },
+  { manifest: 'laion_aesthetic_mlp', parameters: 927_969, build: () => new AestheticPredictor() },
+  // Without the positions of the attention pool.
+  {
+    manifest: 'openai_clip_rn50',
+    parameters: 102_007_137 - 50 * 2048,
+    build: () => new ClipResNet(),
+    aside: /^visual\.attnpool\.positional_embedding$/,
+  },
   { manifest: 'arcface_resnet_face18', parameters: 25_627_081, build: () => new ResNetFace() },
   // The classifier, of 1008 classes, is not built.
   {
@@ -22,7 +39,7 @@ const published: { manifest: string; parameters: number; build: () => Module; as
 const folder = fileURLToPath(new URL('../../../shared/golden/full/manifests/', import.meta.url));
 const whereThere = existsSync(folder) ? test : test.skip;
 
-for (const { manifest, parameters, build, aside } of published) {
+for (const { manifest, parameters, build, prefix = '', aside } of published) {
   test(`${manifest} has ${parameters} parameters`, () => {
     const module = build();
     const statistics = [...module.namedParameters()].filter(([key]) => /\.running_(mean|var)$/.test(key));
@@ -35,8 +52,8 @@ for (const { manifest, parameters, build, aside } of published) {
     const text = gunzipSync(readFileSync(`${folder}${manifest}.json.gz`)).toString();
     const stored: Record<string, [shape: number[]]> = JSON.parse(text).keys;
     const expected = Object.entries(stored).filter(([key]) => !aside?.test(key));
-    const own = [...module.namedParameters()].map(([key, { value }]) => `${key} [${value.shape}]`);
-    const buffers = [...module.namedBuffers()].map(([key, { shape }]) => `${key} [${shape}]`);
+    const own = [...module.namedParameters()].map(([key, { value }]) => `${prefix}${key} [${value.shape}]`);
+    const buffers = [...module.namedBuffers()].map(([key, { shape }]) => `${prefix}${key} [${shape}]`);
     assert.equal([...own, ...buffers].sort(), expected.map(([key, [shape]]) => `${key} [${shape}]`).sort());
   });
 }

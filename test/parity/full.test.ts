@@ -17,6 +17,7 @@ import { runParity } from './suites.ts';
 const folder = fileURLToPath(new URL('../../../shared/golden/full/', import.meta.url));
 const whereThere = existsSync(folder) ? test : test.skip;
 const small = [
+  'clipiqa_full',
   'arcface_full',
   'inception_full',
   'inception_full_gain15',
@@ -27,7 +28,7 @@ const small = [
   'vae_full',
   'vae_full_grad',
 ];
-const large = ['clip_text_full', 'hps_full', 'hps_full_grad', 'unet_full', 'unet_full_grad'];
+const large = ['aesthetic_full', 'clip_text_full', 'hps_full', 'hps_full_grad', 'unet_full', 'unet_full_grad'];
 
 async function parity(path: string): Promise<{ passed: number; failures: string[] }> {
   const lines: string[] = [];

@@ -1,15 +1,64 @@
 import { cast } from '../../lib/graph/ops/elementwise.ts';
 import { reshape, slice } from '../../lib/graph/ops/layout.ts';
+import type { Tensor } from '../../lib/graph/tensor.ts';
+import { aestheticOf, clipPreprocess } from '../../lib/metrics/aesthetic.ts';
+import { pairChance } from '../../lib/metrics/clipiqa.ts';
 import { fidPreprocess } from '../../lib/metrics/fid.ts';
 import { degrees, greyFaces, identityCosine } from '../../lib/metrics/identity.ts';
+import { AestheticPredictor, vitL14Visual } from '../../lib/models/aesthetic.ts';
 import { ResNetFace } from '../../lib/models/arcface.ts';
+import { VisionTransformer } from '../../lib/models/clip.ts';
+import { ClipResNet, type ClipResNetConfig } from '../../lib/models/clip_resnet.ts';
 import { InceptionV3 } from '../../lib/models/inception.ts';
+import { normalizeColours } from '../../lib/reward/preprocess.ts';
 import type { FullTrace, Limit } from './full.ts';
 import { toNchw } from './module.ts';
 import { unit } from './preprocess.ts';
 
-/** Limits of ../shared/golden/full/README.md. */
+// Limits are those of ../shared/golden/full/README.md.
 const own = (key: string): string => key;
+
+export const aestheticFull: FullTrace = (golden) => {
+  const networks = { visual: new VisionTransformer(vitL14Visual), predictor: new AestheticPredictor() };
+  const [image, embedding] = [golden.feed('in.image_u8'), golden.feed('in.embedding')];
+  const feature = networks.visual.forward(clipPreprocess(unit(image)));
+  const column = (x: Tensor): Tensor => reshape(x, [-1, 1]);
+  return {
+    parts: [
+      { module: networks.visual, manifest: 'openai_clip_vit_l_14_visual', key: (key) => `visual.${key}` },
+      { module: networks.predictor, manifest: 'laion_aesthetic_mlp', key: own },
+    ],
+    feeds: { 'in.image_u8': image, 'in.embedding': embedding },
+    outputs: {
+      image_feature: feature,
+      score: column(aestheticOf(networks, feature)),
+      score_embedding: column(aestheticOf(networks, embedding)),
+      score_raw: networks.predictor.forward(embedding),
+    },
+    limit: () => ({ error: 2e-5 }),
+  };
+};
+
+export const clipiqaFull: FullTrace = (golden) => {
+  const module = new ClipResNet(golden.json<ClipResNetConfig>('config'));
+  const [image, tokens] = [golden.feed('in.image_u8'), golden.feed('in.tokens')];
+  const texts = module.pooled(tokens);
+  const map = module.visual.map(normalizeColours(unit(image)));
+  const feature = module.visual.attnpool.forward(map);
+  const { score, logits } = pairChance(module, feature, texts);
+  return {
+    parts: [{ module, manifest: 'openai_clip_rn50', key: own }],
+    feeds: { 'in.image_u8': image, 'in.tokens': tokens },
+    outputs: {
+      score: reshape(score, [-1, 1]),
+      image_feature: feature,
+      text_feature: texts,
+      logits,
+      layer4: toNchw(map),
+    },
+    limit: (output): Limit => (output === 'score' ? { error: 1e-6, absolute: true } : { error: 2e-5 }),
+  };
+};
 
 export const arcfaceFull: FullTrace = (golden) => {
   const module = new ResNetFace();

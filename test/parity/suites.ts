@@ -5,7 +5,7 @@ import { compareColorFix } from './color_fix.ts';
 import { compareDegradation } from './degradation.ts';
 import { compareDtcwt } from './dtcwt.ts';
 import { compareFull, type FullTrace } from './full.ts';
-import { arcfaceFull, inceptionFull } from './full_metrics.ts';
+import { aestheticFull, arcfaceFull, clipiqaFull, inceptionFull } from './full_metrics.ts';
 import { clipTextFull, hpsFull, lpipsFull, swinirFull, unetFull, vaeFull } from './full_models.ts';
 import { Golden } from './golden.ts';
 import { controlnet, lora, lpips, swinir, unet, vae } from './models.ts';
@@ -29,11 +29,13 @@ const fullSuite =
 
 /** What a file is compared with, by the beginning of its name; the longest that fits counts. */
 const suites: Readonly<Record<string, Suite>> = {
+  aesthetic_full: fullSuite(aestheticFull),
   arcface_full: fullSuite(arcfaceFull),
   clip_hps: compareHps,
   clip_text: moduleSuite(clipText),
   clip_text_full: fullSuite(clipTextFull),
   clip_vision: moduleSuite(clipVision),
+  clipiqa_full: fullSuite(clipiqaFull),
   color_fix: compareColorFix,
   controlnet: moduleSuite(controlnet),
   degradation: compareDegradation,
