@@ -1,5 +1,5 @@
 import { cosineSimilarity } from '../graph/ops/compose.ts';
-import { affine, cast, clamp } from '../graph/ops/elementwise.ts';
+import { affine, cast } from '../graph/ops/elementwise.ts';
 import { linear } from '../graph/ops/matmul.ts';
 import { resize } from '../graph/ops/resample.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
@@ -8,12 +8,10 @@ import type { Parameters } from '../runtime/index.ts';
 import { loadWeights } from '../weights/load.ts';
 import { renamed } from '../weights/rename.ts';
 import type { SafetensorsFile } from '../weights/safetensors.ts';
+import { wholeLevels } from './levels.ts';
 
 /** Shares of red, green and blue in grey (ITU-R BT.601). */
 const luma = Float32Array.of(0.299, 0.587, 0.114);
-
-/** x in [0, 255] at whole levels. */
-const levels = (x: Tensor): Tensor => cast(cast(affine(clamp(x, 0, 255), 1, 0.5), 'i32'), x.dtype);
 
 /**
  * Faces as the identity metric of VQFR and its successors takes them: grey, brought to 128 x 128 without antialiasing, each step
@@ -24,9 +22,9 @@ const levels = (x: Tensor): Tensor => cast(cast(affine(clamp(x, 0, 255), 1, 0.5)
  * @returns [N, 128, 128, 1] in [-1, 1]
  */
 export function identityPreprocess(x: Tensor): Tensor {
-  const grey = levels(linear(levels(affine(x, 255)), cast(constant(luma, [1, 3], 'f32'), x.dtype)));
+  const grey = wholeLevels(linear(wholeLevels(affine(x, 255)), cast(constant(luma, [1, 3], 'f32'), x.dtype)));
   const small = resize(grey, [ResNetFace.size, ResNetFace.size], { mode: 'bilinear' });
-  return greyFaces(levels(small));
+  return greyFaces(wholeLevels(small));
 }
 
 /** Grey levels 0 to 255 as {@link ResNetFace} takes them. */

@@ -8,6 +8,7 @@ import { AestheticPredictor, vitL14Visual } from '../../lib/models/aesthetic.ts'
 import { ResNetFace } from '../../lib/models/arcface.ts';
 import { VisionTransformer } from '../../lib/models/clip.ts';
 import { ClipResNet } from '../../lib/models/clip_resnet.ts';
+import { FAN } from '../../lib/models/fan.ts';
 import { InceptionV3 } from '../../lib/models/inception.ts';
 import type { Module } from '../../lib/nn/module.ts';
 
@@ -27,6 +28,7 @@ const published: { manifest: string; parameters: number; build: () => Module; pr
     aside: /^visual\.attnpool\.positional_embedding$/,
   },
   { manifest: 'arcface_resnet_face18', parameters: 25_627_081, build: () => new ResNetFace() },
+  { manifest: 'awing_fan_4hg_98', parameters: 24_153_036, build: () => new FAN() },
   // The classifier, of 1008 classes, is not built.
   {
     manifest: 'fid_inception_v3',

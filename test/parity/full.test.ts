@@ -17,6 +17,7 @@ import { runParity } from './suites.ts';
 const folder = fileURLToPath(new URL('../../../shared/golden/full/', import.meta.url));
 const whereThere = existsSync(folder) ? test : test.skip;
 const small = [
+  'fan_full',
   'clipiqa_full',
   'arcface_full',
   'inception_full',

@@ -1,14 +1,17 @@
-import { cast } from '../../lib/graph/ops/elementwise.ts';
-import { reshape, slice } from '../../lib/graph/ops/layout.ts';
-import type { Tensor } from '../../lib/graph/tensor.ts';
+import type { TypedArray } from '../../lib/graph/dtype.ts';
+import { add, affine, cast, exp, square, sub } from '../../lib/graph/ops/elementwise.ts';
+import { concat, reshape, slice, split } from '../../lib/graph/ops/layout.ts';
+import { constant, type Tensor } from '../../lib/graph/tensor.ts';
 import { aestheticOf, clipPreprocess } from '../../lib/metrics/aesthetic.ts';
 import { pairChance } from '../../lib/metrics/clipiqa.ts';
 import { fidPreprocess } from '../../lib/metrics/fid.ts';
 import { degrees, greyFaces, identityCosine } from '../../lib/metrics/identity.ts';
+import { heatmaps, landmarkPreprocess, landmarks, peaks } from '../../lib/metrics/landmarks.ts';
 import { AestheticPredictor, vitL14Visual } from '../../lib/models/aesthetic.ts';
 import { ResNetFace } from '../../lib/models/arcface.ts';
 import { VisionTransformer } from '../../lib/models/clip.ts';
 import { ClipResNet, type ClipResNetConfig } from '../../lib/models/clip_resnet.ts';
+import { coordinates, FAN } from '../../lib/models/fan.ts';
 import { InceptionV3 } from '../../lib/models/inception.ts';
 import { normalizeColours } from '../../lib/reward/preprocess.ts';
 import type { FullTrace, Limit } from './full.ts';
@@ -91,5 +94,60 @@ export const inceptionFull: FullTrace = (golden) => {
       pool: reshape(pool, [...pool.shape, 1, 1]),
     },
     limit: (output) => ({ error: output === 'pool' ? 2e-5 : 5e-5 }),
+  };
+};
+
+/** By how much the largest value of each map [P, 64, 64] exceeds the second. */
+function margins(maps: TypedArray): number[] {
+  const pixels = 64 * 64;
+  return Array.from({ length: maps.length / pixels }, (_, p) => {
+    const [first, second] = maps
+      .slice(p * pixels, (p + 1) * pixels)
+      .sort()
+      .slice(-2)
+      .reverse();
+    return first - second;
+  });
+}
+
+/** Round spots at the given centres [P, 2] (x, y), [1, 64, 64, P]. */
+function spots(centres: Tensor): Tensor {
+  const [p] = centres.shape;
+  const places = constant(
+    Float32Array.from({ length: 64 }, (_, i) => i),
+    [64],
+    'f32',
+  );
+  const [x, y] = split(centres, 2, 1).map((centre) => reshape(centre, [p]));
+  const across = square(sub(reshape(places, [1, 64, 1]), x));
+  const down = square(sub(reshape(places, [64, 1, 1]), y));
+  return reshape(exp(affine(add(across, down), -1 / 4.5)), [1, 64, 64, p]);
+}
+
+export const fanFull: FullTrace = (golden) => {
+  const module = new FAN();
+  const [bgr, centres] = [golden.feed('in.image_bgr_u8'), golden.feed('in.centres')];
+  const [blue, green, red] = split(unit(reshape(bgr, [1, ...bgr.shape])), 3, 3);
+  const maps = module.forward(landmarkPreprocess(concat([red, green, blue], 3)));
+  const found = heatmaps(maps);
+  const points = (of: Tensor): Tensor => reshape(landmarks(of, [256, 256]), [98, 2]);
+  return {
+    parts: [{ module, manifest: 'awing_fan_4hg_98', key: own }],
+    feeds: { 'in.image_bgr_u8': bgr, 'in.centres': centres },
+    outputs: {
+      coord: toNchw(coordinates(256)),
+      heatmaps: toNchw(found),
+      ...Object.fromEntries(maps.map((map, i) => [`stack${i}`, toNchw(map)])),
+      argmax: reshape(peaks(found), [98]),
+      points: points(found),
+      points_synth: points(spots(centres)),
+    },
+    derive: ({ heatmaps: values }) => ({ margin: margins(values) }),
+    limit: (output): Limit => {
+      if (output === 'argmax') return { error: 0, absolute: true };
+      // Points lie on a grid of one pixel: equal, as far as float32 tells.
+      if (output.startsWith('points')) return { error: 1e-6 };
+      return { error: output === 'margin' ? 1e-4 : 1e-5 };
+    },
   };
 };

@@ -5,7 +5,7 @@ import { compareColorFix } from './color_fix.ts';
 import { compareDegradation } from './degradation.ts';
 import { compareDtcwt } from './dtcwt.ts';
 import { compareFull, type FullTrace } from './full.ts';
-import { aestheticFull, arcfaceFull, clipiqaFull, inceptionFull } from './full_metrics.ts';
+import { aestheticFull, arcfaceFull, clipiqaFull, fanFull, inceptionFull } from './full_metrics.ts';
 import { clipTextFull, hpsFull, lpipsFull, swinirFull, unetFull, vaeFull } from './full_models.ts';
 import { Golden } from './golden.ts';
 import { controlnet, lora, lpips, swinir, unet, vae } from './models.ts';
@@ -40,6 +40,7 @@ const suites: Readonly<Record<string, Suite>> = {
   controlnet: moduleSuite(controlnet),
   degradation: compareDegradation,
   dtcwt: compareDtcwt,
+  fan_full: fullSuite(fanFull),
   hps_preprocess: compareHpsPreprocess,
   hps_full: fullSuite(hpsFull),
   inception_full: fullSuite(inceptionFull),
