@@ -3,30 +3,14 @@ import { alphasCumprod } from '../diffusion/schedule.ts';
 import type { TypedArray } from '../graph/dtype.ts';
 import { affine, sub } from '../graph/ops/elementwise.ts';
 import { constant, input, type Tensor } from '../graph/tensor.ts';
-import { UNet, type UNetConfig } from '../models/unet.ts';
-import { AutoencoderKL, posterior, type VaeConfig } from '../models/vae.ts';
+import { sd21 as config } from '../models/latent.ts';
+import { UNet } from '../models/unet.ts';
+import { AutoencoderKL, posterior } from '../models/vae.ts';
 import { initialize } from '../nn/init.ts';
 import { CropModel } from '../restore/model.ts';
 import type { Device, Program, RunOptions } from '../runtime/index.ts';
 import { fill } from './timing.ts';
 import { workOf } from './work.ts';
-
-/** Stable Diffusion 2.1's networks. */
-export const sd21Unet: UNetConfig & { readonly context_dim: number } = {
-  in_channels: 4,
-  out_channels: 4,
-  model_channels: 320,
-  channel_mult: [1, 2, 4, 4],
-  num_res_blocks: 2,
-  attention_resolutions: [4, 2, 1],
-  num_head_channels: 64,
-  use_linear_in_transformer: true,
-  context_dim: 1024,
-};
-const sd21Vae: VaeConfig = {
-  embed_dim: 4,
-  ddconfig: { in_channels: 3, out_ch: 3, ch: 128, ch_mult: [1, 2, 4, 4], num_res_blocks: 2, z_channels: 4 },
-};
 
 /** One step of a model, timed. */
 export interface ModelTimes {
@@ -96,14 +80,14 @@ const face256: ModelBench = {
 
 /** Prediction of the UNet at a timestep, for 64 x 64 latents and 77 text tokens. */
 export function sd21Noise(unet: UNet, latent: Tensor, timestep: number): Tensor {
-  const context = input('context', [1, 77, sd21Unet.context_dim]);
+  const context = input('context', [1, 77, config.unet.context_dim]);
   return unet.forward(latent, constant(Int32Array.of(timestep), [1], 'i32'), context);
 }
 
 export const latentShape = [1, 64, 64, 4];
 
 /** Text features as the UNet takes them; what they say has no part in how fast it runs. */
-export const sd21Context = (): Float32Array => fill(new Float32Array(77 * sd21Unet.context_dim), 3);
+export const sd21Context = (): Float32Array => fill(new Float32Array(77 * config.unet.context_dim), 3);
 
 /**
  * Stable Diffusion 2.1 with random weights, used as OSEDiff does: a 512 x 512 picture is encoded, its noise predicted
@@ -116,8 +100,8 @@ const sd21: ModelBench = {
     const scale = 0.18215;
     const timestep = 999;
     const alpha = alphasCumprod()[timestep];
-    const unet = new UNet(sd21Unet).train(false);
-    const vae = new AutoencoderKL(sd21Vae).train(false);
+    const unet = new UNet(config.unet).train(false);
+    const vae = new AutoencoderKL(config.vae).train(false);
     using parameters = device.parameters();
     await initialize(device, parameters, unet, 1n);
     await initialize(device, parameters, vae, 2n);

@@ -1,8 +1,10 @@
+import { full } from '../graph/ops/elementwise.ts';
 import { concat } from '../graph/ops/layout.ts';
-import type { Tensor } from '../graph/tensor.ts';
+import { sameShape, type Tensor } from '../graph/tensor.ts';
 import { Conv2d } from '../nn/layers.ts';
-import { type Layer, Module } from '../nn/module.ts';
+import { type Layer, Module, type Parameter } from '../nn/module.ts';
 import { buildEncoder, type EncoderConfig, type ForwardOptions, runStage, type Stage, TimeEmbed } from './blocks.ts';
+import type { UNet } from './unet.ts';
 
 export interface ControlNetConfig extends EncoderConfig {
   /** Channels of the condition image, which is stacked behind the latent's. */
@@ -48,4 +50,26 @@ export class ControlNet extends Module {
       return [...features, this.middle_block_out[0].forward(h)];
     });
   }
+}
+
+/**
+ * What a ControlNet's parameters are when its training begins, as values of the UNet that it will steer: copies of the
+ * contracting half and the middle, whose first convolution sees nothing of the condition yet. Those of the 1x1 convolutions
+ * behind it, which start at zero, are not among them.
+ */
+export function copiedFrom(unet: UNet, controlnet: ControlNet): Map<Parameter, Tensor> {
+  const copies = new Map<Parameter, Tensor>();
+  const trained = unet.namedParameters();
+  for (const [key, parameter] of controlnet.namedParameters()) {
+    const own = parameter.value;
+    const { value } = trained.get(key) ?? {};
+    if (!value) continue;
+    if (sameShape(value.shape, own.shape)) copies.set(parameter, value);
+    else {
+      const [outputs, inputs, ...kernel] = own.shape;
+      const unseen = full([outputs, inputs - value.shape[1], ...kernel], 0, value.dtype);
+      copies.set(parameter, concat([value, unseen], 1));
+    }
+  }
+  return copies;
 }

@@ -5,10 +5,11 @@ import { constant, type Tensor } from '../graph/tensor.ts';
 import type { Module, Parameter } from './module.ts';
 
 /** What this needs of lib/runtime's Device and Parameters, which models do not know. */
-interface Computes {
-  compile(graph: {
-    outputs: Record<string, Tensor>;
-  }): Promise<{ run(): Promise<Record<string, TypedArray>>; dispose(): void }>;
+interface Computes<P> {
+  compile(
+    graph: { outputs: Record<string, Tensor> },
+    options: { parameters: P },
+  ): Promise<{ run(): Promise<Record<string, TypedArray>>; dispose(): void }>;
 }
 interface Holds {
   has(leaf: Tensor): boolean;
@@ -24,13 +25,21 @@ const batchBytes = 64 << 20;
  * Adds every parameter of `module` to `parameters` with the values its initialiser describes, made on `device`.
  * Parameter number i draws from offset i of the seed's stream, so that equal seeds give equal bits on every backend.
  * Parameters that are not trainable become frozen buffers; those that `parameters` already holds are left alone.
+ *
+ * @param given values for some parameters in place of their initialisers', of what `parameters` already holds
  */
-export async function initialize(device: Computes, parameters: Holds, module: Module, seed: bigint): Promise<void> {
+export async function initialize<P extends Holds>(
+  device: Computes<NoInfer<P>>,
+  parameters: P,
+  module: Module,
+  seed: bigint,
+  given: ReadonlyMap<Parameter, Tensor> = new Map(),
+): Promise<void> {
   let batch: [Parameter, Tensor][] = [];
   let bytes = 0;
   const flush = async (): Promise<void> => {
     const outputs = Object.fromEntries(batch.map(([{ name }, value]) => [name, value]));
-    const program = await device.compile({ outputs });
+    const program = await device.compile({ outputs }, { parameters });
     const values = await program.run();
     program.dispose();
     for (const [{ name, value, trainable }] of batch) parameters.add(value, { frozen: !trainable, data: values[name] });
@@ -39,7 +48,8 @@ export async function initialize(device: Computes, parameters: Holds, module: Mo
   };
   let offset = 0;
   for (const parameter of module.namedParameters().values()) {
-    const value = initial(parameter, seed, offset++);
+    const value = given.get(parameter) ?? initial(parameter, seed, offset);
+    offset++;
     if (parameters.has(parameter.value)) continue;
     batch.push([parameter, value]);
     bytes += value.size * 4;

@@ -3,7 +3,7 @@ import { reshape } from '../graph/ops/layout.ts';
 import { matmul } from '../graph/ops/matmul.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { Conv2d, Linear } from './layers.ts';
-import { Layer, type Module } from './module.ts';
+import { Layer, type Module, type Parameter } from './module.ts';
 
 export interface LoraOptions {
   /** The adapter's name: the last part but one of its keys. */
@@ -86,6 +86,19 @@ export function addLora(root: Module, options: LoraOptions, target: (path: strin
     adapted.push(path);
   }
   return adapted;
+}
+
+/**
+ * The weights of `plain` that differ from those of `adapted`, the same network with adapters: their adapters folded in, as
+ * values of the parameters of `adapted`.
+ */
+export function folded(plain: Module, adapted: Module): Map<Parameter, Tensor> {
+  const weights = plain.namedParameters();
+  const merged = new Map<Parameter, Tensor>();
+  for (const [path, layer] of adapted.namedModules()) {
+    if (layer instanceof LoraLayer) merged.set(weights.get(`${path}.weight`)!, layer.mergedWeight());
+  }
+  return merged;
 }
 
 const insideAdapter = /(^|\.)(base_layer|lora_[AB]\.[^.]+)$/;

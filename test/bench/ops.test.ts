@@ -1,11 +1,12 @@
 // What the bench counts and compares: a wrong count would make every figure wrong without any test noticing.
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { sd21Noise, sd21Unet } from '../../lib/bench/models.ts';
+import { sd21Noise } from '../../lib/bench/models.ts';
 import { opBenches } from '../../lib/bench/ops.ts';
 import { fill, median } from '../../lib/bench/timing.ts';
 import { workOf } from '../../lib/bench/work.ts';
 import { input } from '../../lib/graph/index.ts';
+import { sd21 } from '../../lib/models/latent.ts';
 import { UNet } from '../../lib/models/unet.ts';
 
 test('names are unique, so that one can be picked', () => {
@@ -32,7 +33,7 @@ test('operations are counted from shapes', () => {
 });
 
 test('the UNet comes to the 402.1 billion multiplications that are known of it', () => {
-  const { flops } = workOf([sd21Noise(new UNet(sd21Unet), input('latent', [1, 64, 64, 4]), 999)]);
+  const { flops } = workOf([sd21Noise(new UNet(sd21.unet), input('latent', [1, 64, 64, 4]), 999)]);
   assert.is((flops / 2e9).toFixed(1), '402.1');
 });
 

@@ -4,52 +4,13 @@ import { gunzipSync } from 'node:zlib';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CLIP, TextTransformer, vitH14 } from '../../lib/models/clip.ts';
-import { ControlNet, type ControlNetConfig } from '../../lib/models/controlnet.ts';
+import { ControlNet } from '../../lib/models/controlnet.ts';
+import { irControlNet, sd21, stage1SwinIR } from '../../lib/models/latent.ts';
 import { addUnetLora, addVaeLora } from '../../lib/models/lora.ts';
-import { SwinIR, type SwinIRConfig } from '../../lib/models/swinir.ts';
-import { UNet, type UNetConfig } from '../../lib/models/unet.ts';
-import { AutoencoderKL, type VaeConfig } from '../../lib/models/vae.ts';
+import { SwinIR } from '../../lib/models/swinir.ts';
+import { UNet } from '../../lib/models/unet.ts';
+import { AutoencoderKL } from '../../lib/models/vae.ts';
 import type { Module } from '../../lib/nn/module.ts';
-
-// The published networks, as their configurations describe them.
-const sd21 = {
-  in_channels: 4,
-  model_channels: 320,
-  attention_resolutions: [4, 2, 1],
-  num_res_blocks: 2,
-  channel_mult: [1, 2, 4, 4],
-  num_head_channels: 64,
-  use_spatial_transformer: true,
-  use_linear_in_transformer: true,
-  transformer_depth: 1,
-  context_dim: 1024,
-};
-const unetConfig: UNetConfig = { ...sd21, out_channels: 4 };
-const controlConfig: ControlNetConfig = { ...sd21, hint_channels: 4 };
-const vaeConfig: VaeConfig = {
-  embed_dim: 4,
-  ddconfig: {
-    in_channels: 3,
-    out_ch: 3,
-    ch: 128,
-    ch_mult: [1, 2, 4, 4],
-    num_res_blocks: 2,
-    z_channels: 4,
-    double_z: true,
-  },
-};
-const swinirConfig: SwinIRConfig = {
-  img_size: 64,
-  in_chans: 3,
-  embed_dim: 180,
-  depths: [6, 6, 6, 6, 6, 6, 6, 6],
-  num_heads: [6, 6, 6, 6, 6, 6, 6, 6],
-  window_size: 8,
-  mlp_ratio: 2,
-  sf: 8,
-  unshuffle: true,
-  unshuffle_scale: 8,
-};
 
 const published: { file: string; prefix: string; tensors: number; parameters: number; build: () => Module }[] = [
   {
@@ -57,28 +18,28 @@ const published: { file: string; prefix: string; tensors: number; parameters: nu
     prefix: 'model.diffusion_model.',
     tensors: 686,
     parameters: 865_910_724,
-    build: () => new UNet(unetConfig),
+    build: () => new UNet(sd21.unet),
   },
   {
     file: 'diffbir_controlnet',
     prefix: '',
     tensors: 324,
     parameters: 363_153_280,
-    build: () => new ControlNet(controlConfig),
+    build: () => new ControlNet(irControlNet),
   },
   {
     file: 'sd21_vae',
     prefix: 'first_stage_model.',
     tensors: 248,
     parameters: 83_653_863,
-    build: () => new AutoencoderKL(vaeConfig),
+    build: () => new AutoencoderKL(sd21.vae),
   },
   {
     file: 'swinir_face_stage1',
     prefix: '',
     tensors: 732,
     parameters: 15_792_587,
-    build: () => new SwinIR(swinirConfig),
+    build: () => new SwinIR(stage1SwinIR),
   },
   {
     file: 'sd21_openclip_text',
@@ -127,7 +88,7 @@ function adapterSizes(module: Module): { tensors: number; values: number } {
 }
 
 test('OSEDiff adapts 258 modules of the UNet and 32 of the VAE', () => {
-  const unet = new UNet(unetConfig);
+  const unet = new UNet(sd21.unet);
   const adapted = addUnetLora(unet, { rank: 4 });
   const counts = Object.fromEntries(Object.entries(adapted).map(([adapter, paths]) => [adapter, paths.length]));
   assert.equal(counts, { default_encoder: 94, default_decoder: 148, default_others: 16 });
@@ -135,7 +96,7 @@ test('OSEDiff adapts 258 modules of the UNet and 32 of the VAE', () => {
   assert.ok(unet.namedParameters().has('input_blocks.1.0.in_layers.2.base_layer.weight'));
   assert.ok(unet.namedParameters().has('out.2.lora_B.default_decoder.weight'));
 
-  const vae = new AutoencoderKL(vaeConfig);
+  const vae = new AutoencoderKL(sd21.vae);
   assert.is(addVaeLora(vae, { rank: 4 }).length, 32);
   assert.equal(adapterSizes(vae), { tensors: 64, values: 369_356 });
 });
@@ -144,11 +105,11 @@ whereThere('OSEDiff adapts the modules that its code lists', () => {
   const names = readJson('diffusers_names');
   const diffusers = (adapted: string[], pairs: Record<string, string>, prefix: string): string[] =>
     adapted.map((path) => pairs[`${prefix}${path}.weight`].replace(/\.weight$/, '')).sort();
-  const adapted = addUnetLora(new UNet(unetConfig), { rank: 4 });
+  const adapted = addUnetLora(new UNet(sd21.unet), { rank: 4 });
   for (const [adapter, paths] of Object.entries(adapted)) {
     assert.equal(diffusers(paths, names.unet, 'model.diffusion_model.'), [...names.osediff_lora[adapter]].sort());
   }
-  const inVae = addVaeLora(new AutoencoderKL(vaeConfig), { rank: 4 });
+  const inVae = addVaeLora(new AutoencoderKL(sd21.vae), { rank: 4 });
   // The pair table gives these attention layers their older diffusers names.
   const current: Record<string, string> = { query: 'to_q', key: 'to_k', value: 'to_v', proj_attn: 'to_out.0' };
   const renamed = diffusers(inVae, names.vae, 'first_stage_model.').map((name) =>

@@ -1,18 +1,18 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { sd21Unet } from '../../lib/bench/models.ts';
 import { grad } from '../../lib/graph/grad.ts';
 import { square } from '../../lib/graph/ops/elementwise.ts';
 import { broadcastTo } from '../../lib/graph/ops/layout.ts';
 import { mean } from '../../lib/graph/ops/reduce.ts';
 import { lower } from '../../lib/graph/program.ts';
 import { input, type Tensor } from '../../lib/graph/tensor.ts';
+import { sd21 } from '../../lib/models/latent.ts';
 import { UNet } from '../../lib/models/unet.ts';
 import { type Device, openDevice } from '../../lib/runtime/index.ts';
 import { simulate } from '../support/simulate.ts';
 
 // Stable Diffusion 2.1's UNet at its full size.
-const unet = new UNet(sd21Unet);
+const unet = new UNet(sd21.unet);
 const leaves = [...unet.namedParameters().values()].map(({ value }) => value);
 const feeds = { x: new Float32Array(64 * 64 * 4), t: new Int32Array(1), context: new Float32Array(77 * 1024) };
 
