@@ -27,6 +27,8 @@ const files = [
   'color_fix',
   'degradation',
   'dtcwt',
+  'schedule',
+  'ddim_refl',
   'svm',
   'hps_preprocess',
   'resize224_512x512',

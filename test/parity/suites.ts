@@ -2,6 +2,7 @@ import { basename } from 'node:path';
 import type { Device } from '../../lib/runtime/index.ts';
 import { clipText, clipVision, compareHps } from './clip.ts';
 import { compareColorFix } from './color_fix.ts';
+import { compareDdimRefl } from './ddim_refl.ts';
 import { compareDegradation } from './degradation.ts';
 import { compareDtcwt } from './dtcwt.ts';
 import { compareFull, type FullTrace } from './full.ts';
@@ -13,6 +14,7 @@ import { compareModule, type Traced } from './module.ts';
 import { compareOps } from './ops.ts';
 import { compareHpsPreprocess, compareResize } from './preprocess.ts';
 import { Report } from './report.ts';
+import { compareSchedule } from './schedule.ts';
 import { compareSvm } from './svm.ts';
 
 type Suite = (device: Device, golden: Golden, report: Report) => Promise<void>;
@@ -38,6 +40,7 @@ const suites: Readonly<Record<string, Suite>> = {
   clipiqa_full: fullSuite(clipiqaFull),
   color_fix: compareColorFix,
   controlnet: moduleSuite(controlnet),
+  ddim_refl: compareDdimRefl,
   degradation: compareDegradation,
   dtcwt: compareDtcwt,
   fan_full: fullSuite(fanFull),
@@ -50,6 +53,7 @@ const suites: Readonly<Record<string, Suite>> = {
   lpips_vgg_full: fullSuite(lpipsFull),
   ops: compareOps,
   resize224: compareResize,
+  schedule: compareSchedule,
   svm: compareSvm,
   swinir: moduleSuite(swinir),
   swinir_full: fullSuite(swinirFull),
