@@ -27,6 +27,7 @@ const files = [
   'color_fix',
   'degradation',
   'dtcwt',
+  'pipeline_tiny',
   'schedule',
   'ddim_refl',
   'svm',

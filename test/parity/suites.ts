@@ -12,6 +12,7 @@ import { Golden } from './golden.ts';
 import { controlnet, lora, lpips, swinir, unet, vae } from './models.ts';
 import { compareModule, type Traced } from './module.ts';
 import { compareOps } from './ops.ts';
+import { comparePipeline } from './pipeline.ts';
 import { compareHpsPreprocess, compareResize } from './preprocess.ts';
 import { Report } from './report.ts';
 import { compareSchedule } from './schedule.ts';
@@ -52,6 +53,7 @@ const suites: Readonly<Record<string, Suite>> = {
   lpips_vgg: (device, golden, report) => compareModule(device, golden.without('weights.lins.'), lpips, report),
   lpips_vgg_full: fullSuite(lpipsFull),
   ops: compareOps,
+  pipeline: comparePipeline,
   resize224: compareResize,
   schedule: compareSchedule,
   svm: compareSvm,
