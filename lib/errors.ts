@@ -15,6 +15,7 @@ export type ErrorCode =
   | 'ERR_CHECKPOINT'
   | 'ERR_IMAGE'
   | 'ERR_FILE'
+  | 'ERR_DATA'
   | 'ERR_OPTION';
 
 /** Base of every error thrown here. `code` is stable; `message` says what, where and what to do. */

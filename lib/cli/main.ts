@@ -9,9 +9,11 @@ import { doctorCommand } from './doctor.ts';
 import { facesCommand } from './faces.ts';
 import { exitCodeOf, oneLine, UsageError } from './failure.ts';
 import { catchSignals, interruptCode } from './interrupt.ts';
+import { labelCommand } from './label.ts';
 import { restoreCommand } from './restore.ts';
 import { scoreCommand } from './score.ts';
 import { trainBaseCommand } from './train.ts';
+import { trainSvmCommand } from './train_svm.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -28,7 +30,7 @@ function readConfig(path: string): object {
 }
 
 /** Options that hold several values; yargs makes a list of any other one that is given twice. */
-const lists = ['_', 'inputs', 'sources', 'heldout', ...Object.keys(defaultRanges)];
+const lists = ['_', 'inputs', 'sources', 'heldout', 'costs', 'gammas', ...Object.keys(defaultRanges)];
 
 function single(args: Record<string, unknown>): true {
   const twice = Object.keys(args).find((key) => key.length > 1 && Array.isArray(args[key]) && !lists.includes(key));
@@ -46,7 +48,10 @@ const cli = yargs(hideBin(process.argv))
   .command('data', 'work on data sets', (data) =>
     data.command(facesCommand).command(degradeCommand).demandCommand(1, missing),
   )
-  .command('train', 'train models', (train) => train.command(trainBaseCommand).demandCommand(1, missing))
+  .command('train', 'train models', (train) =>
+    train.command(trainBaseCommand).command(trainSvmCommand).demandCommand(1, missing),
+  )
+  .command(labelCommand)
   .command(benchCommand)
   .command(doctorCommand)
   .config('config', 'a JSON file of options; flags override it', readConfig)
