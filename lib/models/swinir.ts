@@ -1,24 +1,12 @@
 import { ReflError } from '../errors.ts';
-import { gelu } from '../graph/ops/activation.ts';
-import { attention } from '../graph/ops/attention.ts';
 import { add, affine, cast, leakyRelu, sub } from '../graph/ops/elementwise.ts';
-import { embedding } from '../graph/ops/embedding.ts';
-import {
-  pad,
-  pixelUnshuffle,
-  reshape,
-  roll,
-  slice,
-  split,
-  transpose,
-  windowPartition,
-  windowReverse,
-} from '../graph/ops/layout.ts';
+import { pad, pixelUnshuffle, slice } from '../graph/ops/layout.ts';
 import { resize } from '../graph/ops/resample.ts';
 import { constant, recompute, type Tensor } from '../graph/tensor.ts';
-import { Conv2d, LayerNorm, Linear } from '../nn/layers.ts';
-import { Buffer, type Init, Layer, Module, Parameter } from '../nn/module.ts';
+import { Conv2d, LayerNorm } from '../nn/layers.ts';
+import { Layer, Module } from '../nn/module.ts';
 import type { ForwardOptions } from './blocks.ts';
+import { SwinBlock, type Windows, windowsOf } from './swin.ts';
 
 /** In the words of the official configurations; other keys are ignored. */
 export interface SwinIRConfig {
@@ -47,130 +35,8 @@ export interface SwinIRConfig {
 const features = 64;
 /** Mean colour of the super-resolution training set DIV2K, subtracted from RGB images. */
 const rgbMean = [0.4488, 0.4371, 0.404];
-/** PyTorch's trunc_normal_ cuts at +-2, which is 100 deviations here: a plain normal distribution. */
-const init: Init = { kind: 'normal', std: 0.02 };
 
 const conv3 = (inputs: number, outputs: number): Conv2d => new Conv2d(inputs, outputs, 3, { padding: 1 });
-
-/** What windows of one image size share: where each pair of tokens looks up its bias, and who may see whom. */
-interface Windows {
-  /** i32 [window^4] rows of the bias table. */
-  index: Tensor;
-  /** [windows, 1, window^2, window^2], 0 or -100: for shifted windows. */
-  mask: Tensor | undefined;
-}
-
-/** Row of the bias table for each pair of tokens of a window, by their relative position: [window^2, window^2]. */
-export function relativePositionIndex(window: number): Int32Array {
-  const tokens = window * window;
-  return Int32Array.from({ length: tokens * tokens }, (_, k) => {
-    const [i, j] = [Math.floor(k / tokens), k % tokens];
-    const dy = Math.floor(i / window) - Math.floor(j / window) + window - 1;
-    const dx = (i % window) - (j % window) + window - 1;
-    return dy * (2 * window - 1) + dx;
-  });
-}
-
-/**
- * Mask of windows shifted by `shift` over [height, width] tokens: -100 between tokens that the cyclic shift brought
- * together from opposite edges, else 0. [windows, window^2, window^2].
- */
-export function shiftMask([height, width]: readonly [number, number], window: number, shift: number): Float32Array {
-  const region = (p: number, size: number): number => (p < size - window ? 0 : p < size - shift ? 1 : 2);
-  const [columns, tokens] = [width / window, window * window];
-  const mask = new Float32Array((height / window) * columns * tokens * tokens);
-  const regions = new Int32Array(tokens);
-  for (let at = 0, w = 0; at < mask.length; w++) {
-    for (let t = 0; t < tokens; t++) {
-      const y = Math.floor(w / columns) * window + Math.floor(t / window);
-      regions[t] = 3 * region(y, height) + region((w % columns) * window + (t % window), width);
-    }
-    for (const a of regions) for (const b of regions) mask[at++] = a === b ? 0 : -100;
-  }
-  return mask;
-}
-
-/** Attention within windows [windows, window^2, C], with a learned bias for each relative position. */
-class WindowAttention extends Module {
-  readonly relative_position_bias_table: Parameter;
-  readonly relative_position_index: Buffer;
-  readonly qkv: Layer;
-  readonly proj: Layer;
-  readonly #heads: number;
-
-  constructor(channels: number, window: number, heads: number) {
-    super();
-    this.#heads = heads;
-    this.relative_position_bias_table = new Parameter([(2 * window - 1) ** 2, heads], init);
-    this.relative_position_index = new Buffer([window ** 2, window ** 2], 'i32', () => relativePositionIndex(window));
-    this.qkv = new Linear(channels, 3 * channels, { init });
-    this.proj = new Linear(channels, channels, { init });
-  }
-
-  forward(x: Tensor, { index, mask }: Windows): Tensor {
-    return this.trace(() => {
-      const [q, k, v] = split(this.qkv.forward(x), 3, -1);
-      const rows = transpose(embedding(this.relative_position_bias_table.beside(x), index), [1, 0]);
-      const relative = reshape(rows, [1, this.#heads, x.shape[1], x.shape[1]]);
-      const bias = mask ? add(relative, mask) : relative;
-      return this.proj.forward(attention(q, k, v, { heads: this.#heads, bias }));
-    });
-  }
-}
-
-class Mlp extends Layer {
-  readonly fc1: Layer;
-  readonly fc2: Layer;
-
-  constructor(channels: number, hidden: number) {
-    super();
-    this.fc1 = new Linear(channels, hidden, { init });
-    this.fc2 = new Linear(hidden, channels, { init });
-  }
-
-  forward(x: Tensor): Tensor {
-    return this.trace(() => this.fc2.forward(gelu(this.fc1.forward(x))));
-  }
-}
-
-/** Window attention and an MLP over tokens [N, H, W, C], each normalised first and added to its input. */
-class SwinBlock extends Module {
-  readonly attn_mask?: Buffer;
-  readonly norm1: LayerNorm;
-  readonly attn: WindowAttention;
-  readonly norm2: LayerNorm;
-  readonly mlp: Mlp;
-  readonly #window: number;
-  readonly #shift: number;
-
-  constructor(config: SwinIRConfig, heads: number, { window, shift }: { window: number; shift: number }) {
-    super();
-    const { embed_dim } = config;
-    const [h, w] = stored(config);
-    this.#window = window;
-    this.#shift = shift;
-    if (shift) {
-      const shape = [(h / window) * (w / window), window ** 2, window ** 2];
-      this.attn_mask = new Buffer(shape, 'f32', () => shiftMask([h, w], window, shift));
-    }
-    this.norm1 = new LayerNorm(embed_dim);
-    this.attn = new WindowAttention(embed_dim, window, heads);
-    this.norm2 = new LayerNorm(embed_dim);
-    this.mlp = new Mlp(embed_dim, Math.floor(embed_dim * config.mlp_ratio));
-  }
-
-  forward(x: Tensor, { index, mask }: Windows): Tensor {
-    return this.trace(() => {
-      const [window, shift] = [this.#window, this.#shift];
-      const normed = this.norm1.forward(x);
-      const moved = shift ? roll(normed, [0, -shift, -shift, 0]) : normed;
-      const mixed = this.attn.forward(windowPartition(moved, window), { index, mask: shift ? mask : undefined });
-      const whole = windowReverse(mixed, window, [x.shape[1], x.shape[2]]);
-      const attended = add(x, shift ? roll(whole, [0, shift, shift, 0]) : whole);
-      return add(attended, this.mlp.forward(this.norm2.forward(attended)));
-    });
-  }
-}
 
 /** Three convolutions through a quarter of the channels. */
 class Bottleneck extends Layer {
@@ -205,9 +71,12 @@ class ResidualGroup extends Module {
   constructor(config: SwinIRConfig, group: number) {
     super();
     const { window, shift } = windowing(config);
+    const channels = config.embed_dim;
+    const hidden = Math.floor(channels * config.mlp_ratio);
+    const heads = config.num_heads[group];
     const blocks = Array.from(
       { length: config.depths[group] },
-      (_, i) => new SwinBlock(config, config.num_heads[group], { window, shift: i % 2 ? shift : 0 }),
+      (_, i) => new SwinBlock({ channels, hidden, heads, window, shift: i % 2 ? shift : 0, grid: stored(config) }),
     );
     this.residual_group = { blocks };
     this.conv = groupEnd(config);
@@ -293,19 +162,10 @@ export class SwinIR extends Module {
   }
 
   private body(x: Tensor, options: ForwardOptions): Tensor {
-    const windows = this.windows(x);
+    const { window, shift } = windowing(this.#config);
+    const windows = windowsOf([x.shape[1], x.shape[2]], window, shift, x.dtype);
     const tokens = this.patch_embed.norm.forward(x);
     return this.norm.forward(this.layers.reduce((h, group) => group.forward(h, windows, options), tokens));
-  }
-
-  private windows(x: Tensor): Windows {
-    const { window, shift } = windowing(this.#config);
-    const [, h, w] = x.shape;
-    const tokens = window * window;
-    const index = constant(relativePositionIndex(window), [tokens * tokens], 'i32');
-    if (!shift) return { index, mask: undefined };
-    const count = (h / window) * (w / window);
-    return { index, mask: floats(shiftMask([h, w], window, shift), [count, 1, tokens, tokens], x.dtype) };
   }
 
   private upsample(x: Tensor): Tensor {

@@ -80,7 +80,7 @@ test("OpenAI's RN50 loads with what else its file holds; a transformer's is refu
   using device = await openDevice('null');
   await withFiles(async (write) => {
     const tensors = stored(new ClipResNet(tiny));
-    const extra = (shape: number[]) => ({ shape, dtype: 'F32' as const, data: () => new Float32Array(shape[0] ?? 1) });
+    const extra = (shape: number[]) => ({ shape, dtype: 'F32' as const });
     tensors.set('input_resolution', extra([])).set('visual.attnpool.positional_embedding', extra([50]));
     using parameters = device.parameters();
     await loadClipiqa(parameters, new ClipResNet(tiny), await write(tensors));
@@ -113,7 +113,7 @@ test('the aesthetic score loads from both files in either order, and names what 
     const { visual, predictor } = networks();
     const tower = stored(visual, (key) => `visual.${key}`);
     // The text tower's part.
-    tower.set('positional_embedding', { shape: [2], dtype: 'F32', data: () => new Float32Array(2) });
+    tower.set('positional_embedding', { shape: [2], dtype: 'F32' });
     const [clip, head] = [await write(tower), await write(stored(predictor))];
     for (const files of [
       [clip, head],

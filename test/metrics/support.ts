@@ -1,34 +1,46 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import type { Module } from '../../lib/nn/module.ts';
 import { openSafetensors, type SafetensorsFile } from '../../lib/weights/safetensors.ts';
-import { type Source, writeSafetensors } from '../../lib/weights/write.ts';
 
-/** The parameters of `module` under the names that `rename` gives them, all zero; those without a name are left out. */
-export function stored(
-  module: Module,
-  rename: (key: string) => string | undefined = (key) => key,
-): Map<string, Source> {
-  const tensors = new Map<string, Source>();
+/** What a file shall hold, all of it zero. */
+export type Contents = Map<string, { dtype: 'F32' | 'I32'; shape: readonly number[] }>;
+
+/** The parameters of `module` under the names that `rename` gives them; those without a name are left out. */
+export function stored(module: Module, rename: (key: string) => string | undefined = (key) => key): Contents {
+  const tensors: Contents = new Map();
   for (const [key, { value }] of module.namedParameters()) {
     const name = rename(key);
-    if (name) tensors.set(name, { shape: value.shape, dtype: 'F32', data: () => new Float32Array(value.size) });
+    if (name) tensors.set(name, { shape: value.shape, dtype: 'F32' });
   }
   return tensors;
 }
 
-/** Runs `use` with a function that writes safetensors files and opens them; they are gone afterwards. */
+/**
+ * Runs `use` with a function that writes safetensors files and opens them; they are gone afterwards. The files are sparse: a
+ * network of any size takes no space.
+ */
 export async function withFiles(
-  use: (write: (tensors: Map<string, Source>) => Promise<SafetensorsFile>) => Promise<void>,
+  use: (write: (contents: Contents) => Promise<SafetensorsFile>) => Promise<void>,
 ): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'refl-metrics-'));
   let count = 0;
   try {
-    await use(async (tensors) => {
+    await use(async (contents) => {
+      let end = 0;
+      const entries = [...contents].map(([key, { dtype, shape }]) => {
+        const start = end;
+        end += shape.reduce((a, b) => a * b, 4);
+        return [key, { dtype, shape, data_offsets: [start, end] }] as const;
+      });
+      const header = Buffer.from(JSON.stringify(Object.fromEntries(entries)));
+      const length = Buffer.alloc(8);
+      length.writeUInt32LE(header.length);
       const path = join(folder, `weights${count++}.safetensors`);
-      await writeSafetensors(path, tensors, {});
+      await writeFile(path, Buffer.concat([length, header]));
+      await truncate(path, 8 + header.length + end);
       return openSafetensors(path);
     });
   } finally {

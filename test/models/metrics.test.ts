@@ -10,6 +10,8 @@ import { VisionTransformer } from '../../lib/models/clip.ts';
 import { ClipResNet } from '../../lib/models/clip_resnet.ts';
 import { FAN } from '../../lib/models/fan.ts';
 import { InceptionV3 } from '../../lib/models/inception.ts';
+import { MANIQA } from '../../lib/models/maniqa.ts';
+import { MUSIQ } from '../../lib/models/musiq.ts';
 import type { Module } from '../../lib/nn/module.ts';
 
 const published: { manifest: string; parameters: number; build: () => Module; prefix?: string; aside?: RegExp }[] = [
@@ -29,6 +31,14 @@ const published: { manifest: string; parameters: number; build: () => Module; pr
   },
   { manifest: 'arcface_resnet_face18', parameters: 25_627_081, build: () => new ResNetFace() },
   { manifest: 'awing_fan_4hg_98', parameters: 24_153_036, build: () => new FAN() },
+  { manifest: 'musiq_koniq', parameters: 27_125_825, build: () => new MUSIQ() },
+  // Without the end of its vision transformer, and without halvings that are never made.
+  {
+    manifest: 'maniqa',
+    parameters: 135_747_530 - 14_946_280 - 6_636_672,
+    build: () => new MANIQA(),
+    aside: /^(vit\.(blocks\.1[01]|norm|head)|swintransformer[12]\.downsample)\./,
+  },
   // The classifier, of 1008 classes, is not built.
   {
     manifest: 'fid_inception_v3',

@@ -22,6 +22,7 @@ const small = [
   'arcface_full',
   'inception_full',
   'inception_full_gain15',
+  'musiq_full',
   'lpips_vgg_full',
   'lpips_vgg_full_gain15',
   'lpips_vgg_full_gain15_grad',
@@ -29,7 +30,15 @@ const small = [
   'vae_full',
   'vae_full_grad',
 ];
-const large = ['aesthetic_full', 'clip_text_full', 'hps_full', 'hps_full_grad', 'unet_full', 'unet_full_grad'];
+const large = [
+  'aesthetic_full',
+  'maniqa_full',
+  'clip_text_full',
+  'hps_full',
+  'hps_full_grad',
+  'unet_full',
+  'unet_full_grad',
+];
 
 async function parity(path: string): Promise<{ passed: number; failures: string[] }> {
   const lines: string[] = [];

@@ -1,18 +1,23 @@
 import type { TypedArray } from '../../lib/graph/dtype.ts';
-import { add, affine, cast, exp, square, sub } from '../../lib/graph/ops/elementwise.ts';
-import { concat, reshape, slice, split } from '../../lib/graph/ops/layout.ts';
+import { add, affine, cast, exp, full, square, sub } from '../../lib/graph/ops/elementwise.ts';
+import { concat, pad, reshape, slice, split, transpose } from '../../lib/graph/ops/layout.ts';
+import { sum } from '../../lib/graph/ops/reduce.ts';
 import { constant, type Tensor } from '../../lib/graph/tensor.ts';
 import { aestheticOf, clipPreprocess } from '../../lib/metrics/aesthetic.ts';
 import { pairChance } from '../../lib/metrics/clipiqa.ts';
 import { fidPreprocess } from '../../lib/metrics/fid.ts';
 import { degrees, greyFaces, identityCosine } from '../../lib/metrics/identity.ts';
 import { heatmaps, landmarkPreprocess, landmarks, peaks } from '../../lib/metrics/landmarks.ts';
+import { maniqaCrops } from '../../lib/metrics/maniqa.ts';
+import { multiscalePatches } from '../../lib/metrics/musiq.ts';
 import { AestheticPredictor, vitL14Visual } from '../../lib/models/aesthetic.ts';
 import { ResNetFace } from '../../lib/models/arcface.ts';
 import { VisionTransformer } from '../../lib/models/clip.ts';
 import { ClipResNet, type ClipResNetConfig } from '../../lib/models/clip_resnet.ts';
 import { coordinates, FAN } from '../../lib/models/fan.ts';
 import { InceptionV3 } from '../../lib/models/inception.ts';
+import { MANIQA } from '../../lib/models/maniqa.ts';
+import { MUSIQ } from '../../lib/models/musiq.ts';
 import { normalizeColours } from '../../lib/reward/preprocess.ts';
 import type { FullTrace, Limit } from './full.ts';
 import { toNchw } from './module.ts';
@@ -151,3 +156,83 @@ export const fanFull: FullTrace = (golden) => {
     },
   };
 };
+
+/** What the port fills up to for each of the first scales, in patches. */
+const filled = [49, 144];
+
+/** Patches of each scale of a picture, the last as it is. */
+const countsOf = (h: number, w: number): number[] =>
+  [224, 384, Math.max(h, w)].map((side) => {
+    const [rows, columns] = [h, w].map((size) => Math.ceil(Math.round((size * side) / Math.max(h, w)) / 32));
+    return rows * columns;
+  });
+
+/** Rows [N, L, C] of each scale, with zeros up to the port's numbers. */
+function fill(x: Tensor, counts: number[]): Tensor {
+  const [n, , c] = x.shape;
+  let at = 0;
+  const parts = counts.map((count, scale) => {
+    const part = slice(x, [0, at, 0], [n, count, c]);
+    at += count;
+    return pad(part, [0, 0, 0], [0, (filled[scale] ?? count) - count, 0]);
+  });
+  return concat(parts, 1);
+}
+
+export const musiqFull: FullTrace = (golden) => {
+  const module = new MUSIQ();
+  const image = golden.feed('in.image_u8');
+  const picture = multiscalePatches(unit(image));
+  const [n, length] = picture.patches.shape;
+  const counts = countsOf(image.shape[1], image.shape[2]);
+  const flat = reshape(transpose(picture.patches, [0, 1, 4, 2, 3]), [n, length, 3 * 32 * 32]);
+  const patches = fill(flat, counts);
+  const whole = (x: Tensor): Tensor => {
+    const row = fill(reshape(cast(x, 'f32'), [1, length, 1]), counts);
+    return cast(reshape(row, [1, row.shape[1]]), 'i32');
+  };
+  const channelsLast = transpose(reshape(patches, [n, -1, 3, 32, 32]), [0, 1, 3, 4, 2]);
+  return {
+    parts: [{ module, manifest: 'musiq_koniq', key: own }],
+    feeds: { 'in.image_u8': image },
+    outputs: {
+      patches,
+      positions: whole(picture.positions),
+      scales: whole(picture.scales),
+      mask: whole(full([length], 1, 'f32')),
+      embedding: module.embed(channelsLast),
+      cls: module.feature(picture),
+      score: reshape(module.forward(picture), [n, 1]),
+    },
+    limit: (output): Limit => {
+      if (/^(positions|scales|mask)$/.test(output)) return { error: 0, absolute: true };
+      return { error: output === 'score' ? 2e-5 : 1e-4 };
+    },
+  };
+};
+
+export const maniqaFull: FullTrace = (golden) => {
+  const { scale } = golden.json<{ scale: number }>('config');
+  const module = new MANIQA({ scale });
+  const image = golden.feed('in.image_u8');
+  const crops = maniqaCrops(unit(image), golden.json<Outputs>('outputs').crop_sum.shape[0]);
+  const { vit, conv1, swin1, swin2 } = module.outputs(crops);
+  return {
+    parts: [{ module, manifest: 'maniqa', key: own }],
+    feeds: { 'in.image_u8': image },
+    outputs: {
+      score: reshape(module.forward(crops), [1, 1]),
+      crop_sum: sum(crops, [1, 2, 3]),
+      vit9: vit,
+      conv1: toNchw(conv1),
+      swin1: toNchw(swin1),
+      swin2: toNchw(swin2),
+    },
+    limit: (output): Limit => {
+      if (output === 'score') return { error: 1e-6, absolute: true };
+      return { error: output === 'crop_sum' ? 1e-4 : 2e-5 };
+    },
+  };
+};
+
+type Outputs = Record<string, { shape: number[] }>;

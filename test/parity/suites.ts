@@ -6,7 +6,15 @@ import { compareDdimRefl } from './ddim_refl.ts';
 import { compareDegradation } from './degradation.ts';
 import { compareDtcwt } from './dtcwt.ts';
 import { compareFull, type FullTrace } from './full.ts';
-import { aestheticFull, arcfaceFull, clipiqaFull, fanFull, inceptionFull } from './full_metrics.ts';
+import {
+  aestheticFull,
+  arcfaceFull,
+  clipiqaFull,
+  fanFull,
+  inceptionFull,
+  maniqaFull,
+  musiqFull,
+} from './full_metrics.ts';
 import { clipTextFull, hpsFull, lpipsFull, swinirFull, unetFull, vaeFull } from './full_models.ts';
 import { Golden } from './golden.ts';
 import { controlnet, lora, lpips, swinir, unet, vae } from './models.ts';
@@ -52,6 +60,8 @@ const suites: Readonly<Record<string, Suite>> = {
   // The official module lists its linear layers a second time.
   lpips_vgg: (device, golden, report) => compareModule(device, golden.without('weights.lins.'), lpips, report),
   lpips_vgg_full: fullSuite(lpipsFull),
+  maniqa_full: fullSuite(maniqaFull),
+  musiq_full: fullSuite(musiqFull),
   ops: compareOps,
   pipeline: comparePipeline,
   resize224: compareResize,
