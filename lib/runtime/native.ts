@@ -5,6 +5,7 @@ import { ReflError } from '../errors.ts';
 import type { DType, TypedArray } from '../graph/dtype.ts';
 import type { ProgramSpec } from '../graph/program.ts';
 import type { Shape } from '../graph/tensor.ts';
+import type { FileView } from './parameters.ts';
 
 /** The functions of the addon. Devices, buffers, programs and runs are numbers; every promise rejects with a code. */
 export interface Native {
@@ -17,6 +18,7 @@ export interface Native {
   writeBuffer(device: number, buffer: number, values: TypedArray): Promise<void>;
   readBuffer(device: number, buffer: number): Promise<ArrayBuffer>;
   loadBuffer(device: number, buffer: number, path: string, offset: number, fileType: string): Promise<void>;
+  gatherBuffer(device: number, buffer: number, slices: readonly FileView[]): Promise<void>;
   compile(
     device: number,
     spec: ProgramSpec,

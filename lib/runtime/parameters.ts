@@ -1,6 +1,6 @@
 import { ReflError } from '../errors.ts';
 import { arrayOf, bytesOf, isArrayOf, type TypedArray, viewOf } from '../graph/dtype.ts';
-import type { Tensor } from '../graph/tensor.ts';
+import type { Shape, Tensor } from '../graph/tensor.ts';
 import type { Device } from './device.ts';
 import { dropped, native, typed, typedSync } from './native.ts';
 
@@ -9,6 +9,12 @@ export interface FileSlice {
   readonly path: string;
   readonly offset: number;
   readonly dtype: string;
+}
+
+/** Part of a tensor in a file. Its neighbours along an axis lie `strides` values apart; without strides they lie in rows. */
+export interface FileView extends FileSlice {
+  readonly shape: Shape;
+  readonly strides?: Shape;
 }
 
 /** Persistent buffers of a device, each standing for a parameter leaf of the graph. Shared by any number of programs. */
@@ -53,10 +59,23 @@ export class Parameters {
     { path, offset, dtype }: FileSlice,
     { frozen = false }: { frozen?: boolean } = {},
   ): Promise<void> {
+    await this.fill(leaf, frozen, (id) => native().loadBuffer(this.device.handle, id, path, offset, dtype));
+  }
+
+  /**
+   * As {@link load}, with the values of `views` one after the other. They are read at once, and kept in memory beside
+   * what kernels pack.
+   */
+  async gather(leaf: Tensor, views: readonly FileView[], { frozen = false }: { frozen?: boolean } = {}): Promise<void> {
+    await this.fill(leaf, frozen, (id) => native().gatherBuffer(this.device.handle, id, views));
+  }
+
+  /** Makes a buffer for `leaf` and waits for `read`; none is left if that fails. */
+  private async fill(leaf: Tensor, frozen: boolean, read: (id: number) => Promise<void>): Promise<void> {
     this.add(leaf, { frozen });
     const id = this.handle(leaf);
     try {
-      await typed(() => native().loadBuffer(this.device.handle, id, path, offset, dtype));
+      await typed(() => read(id));
     } catch (error) {
       native().release(id);
       this.buffers.delete(leaf);

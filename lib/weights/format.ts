@@ -1,3 +1,5 @@
+import type { Shape } from '../graph/tensor.ts';
+
 /** Bytes of one value, by the format's type names. */
 export const fileTypes = {
   BOOL: 1,
@@ -18,3 +20,33 @@ export const fileTypes = {
 } as const;
 
 export type FileType = keyof typeof fileTypes;
+
+/** Bytes of what describes a file's tensors: a limit that keeps a hostile file from exhausting memory. */
+export const largestHeader = 100_000_000;
+
+/** A tensor's values, or a part of them along its first axis, where they lie in a file. */
+export interface Piece {
+  readonly path: string;
+  /** The first value's place, in bytes from the start of the file. */
+  readonly offset: number;
+  readonly shape: Shape;
+  /** How many values apart neighbours along each axis lie; they lie in rows when left out. */
+  readonly strides?: Shape;
+}
+
+/** One tensor of a file. */
+export interface Entry {
+  readonly dtype: FileType;
+  readonly shape: Shape;
+  /** Bytes of all its values. */
+  readonly bytes: number;
+  /** Where they are, one piece after the other: most tensors have one. */
+  readonly pieces: readonly Piece[];
+}
+
+/** What a file, or several that belong together, says of its tensors, checked: their values have not been read. */
+export interface WeightsFile {
+  readonly path: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly entries: ReadonlyMap<string, Entry>;
+}

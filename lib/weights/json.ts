@@ -4,10 +4,10 @@ import { ReflError } from '../errors.ts';
 const deepest = 4;
 const mostKeys = 1_000_000;
 
-/** Parses a JSON object that may come from anyone, or throws an ERR_WEIGHTS that begins with `where`. */
-export function parseObject(text: string, where: string): Record<string, unknown> {
+/** Parses `what`, a JSON object that may come from anyone, or throws an ERR_WEIGHTS that begins with `where`. */
+export function parseObject(text: string, where: string, what = 'the header'): Record<string, unknown> {
   const bad = (why: string, cause?: unknown): ReflError =>
-    new ReflError('ERR_WEIGHTS', `${where}: the header ${why}`, { cause });
+    new ReflError('ERR_WEIGHTS', `${where}: ${what} ${why}`, { cause });
   let value: unknown;
   let fault: string | undefined;
   try {

@@ -1,7 +1,7 @@
 import { ReflError } from '../errors.ts';
 import { type Shape, sameShape, sizeOf, type Tensor } from '../graph/tensor.ts';
 import type { Parameters } from '../runtime/index.ts';
-import type { Entry, SafetensorsFile } from './safetensors.ts';
+import type { Entry, WeightsFile } from './format.ts';
 
 /** What loading needs to know of a module tree. */
 export interface Loadable {
@@ -27,7 +27,7 @@ const loadable = ['F32', 'F16', 'BF16', 'F64'];
 export async function loadWeights(
   parameters: Parameters,
   module: Loadable,
-  file: SafetensorsFile,
+  file: WeightsFile,
   { prefix = '', frozen }: LoadOptions = {},
 ): Promise<void> {
   const wanted = module.namedParameters();
@@ -36,15 +36,18 @@ export async function loadWeights(
     throw new ReflError('ERR_WEIGHTS', `${file.path} does not fit the model:\n  ${faults.join('\n  ')}`);
   }
   for (const [key, { value, trainable }] of wanted) {
-    const { offset, dtype } = file.entries.get(prefix + key)!;
-    await parameters.load(value, { path: file.path, offset, dtype }, { frozen: frozen ?? !trainable });
+    const { dtype, pieces } = file.entries.get(prefix + key)!;
+    const slices = pieces.map((piece) => ({ ...piece, dtype }));
+    const options = { frozen: frozen ?? !trainable };
+    if (slices.length === 1 && !slices[0].strides) await parameters.load(value, slices[0], options);
+    else await parameters.gather(value, slices, options);
   }
 }
 
 function findFaults(
   wanted: ReturnType<Loadable['namedParameters']>,
   buffers: Map<string, unknown>,
-  { entries }: SafetensorsFile,
+  { entries }: WeightsFile,
   prefix: string,
 ): string[] {
   const faults: string[] = [];

@@ -1,44 +1,35 @@
-import { type FileHandle, open } from 'node:fs/promises';
 import { ReflError } from '../errors.ts';
-import type { TypedArray } from '../graph/dtype.ts';
 import { type Shape, sizeOf } from '../graph/tensor.ts';
-import { type FileType, fileTypes } from './format.ts';
-import { toFloat32 } from './half.ts';
+import { readBytes, withFile } from './files.ts';
+import { type Entry, type FileType, fileTypes, largestHeader, type WeightsFile } from './format.ts';
 import { parseObject } from './json.ts';
-
-/** One tensor of a file. */
-export interface Entry {
-  readonly dtype: FileType;
-  readonly shape: Shape;
-  /** Where its bytes begin, from the start of the file. */
-  readonly offset: number;
-  readonly bytes: number;
-}
-
-/** A safetensors file's header, checked: the data has not been read. */
-export interface SafetensorsFile {
-  readonly path: string;
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly entries: ReadonlyMap<string, Entry>;
-}
-
-/** The format's own limit, which keeps a hostile header from exhausting memory. */
-const largestHeader = 100_000_000;
 
 /**
  * Reads and checks the header of a safetensors file. Throws ERR_FILE if it cannot be read, and ERR_WEIGHTS, naming the
  * file and the key, where it breaks the format: length, JSON, types, shapes, and offsets, which must tile the data.
  */
-export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+export async function openSafetensors(path: string): Promise<WeightsFile> {
   const { text, start, size } = await readHeader(path);
-  const entries = new Map<string, Entry>();
+  const stored = new Map<string, Stored>();
   let metadata: Record<string, string> = {};
   for (const [key, value] of Object.entries(parseObject(text, path))) {
     if (key === '__metadata__') metadata = checkMetadata(path, value);
-    else entries.set(key, checkEntry(`${path}: ${key}`, value, start));
+    else stored.set(key, checkEntry(`${path}: ${key}`, value, start));
   }
-  checkTiling(path, entries, start, size);
+  checkTiling(path, stored, start, size);
+  const entries = new Map<string, Entry>();
+  for (const [key, { dtype, shape, offset, bytes }] of stored) {
+    entries.set(key, { dtype, shape, bytes, pieces: [{ path, offset, shape }] });
+  }
   return { path, metadata, entries };
+}
+
+/** A tensor whose bytes lie in one row from `offset` on. */
+interface Stored {
+  readonly dtype: FileType;
+  readonly shape: Shape;
+  readonly offset: number;
+  readonly bytes: number;
 }
 
 function readHeader(path: string): Promise<{ text: string; start: number; size: number }> {
@@ -46,31 +37,13 @@ function readHeader(path: string): Promise<{ text: string; start: number; size: 
     const { size } = await file.stat();
     const bad = (why: string): ReflError => new ReflError('ERR_WEIGHTS', `${path} is no safetensors file: ${why}`);
     if (size < 8) throw bad(`it has ${size} bytes`);
-    const prefix = Buffer.alloc(8);
-    await file.read(prefix, 0, 8, 0);
-    const length = prefix.readBigUInt64LE();
+    const length = (await readBytes(file, 0, 8)).readBigUInt64LE();
     if (length > BigInt(largestHeader)) throw bad(`its header claims ${length} bytes, more than ${largestHeader}`);
     if (8n + length > BigInt(size)) throw bad(`its header claims ${length} bytes, but the file has ${size}`);
-    const header = Buffer.alloc(Number(length));
-    const { bytesRead } = await file.read(header, 0, header.length, 8);
-    if (bytesRead < header.length) throw bad('it ended while its header was read');
+    const header = await readBytes(file, 8, Number(length));
+    if (header.length < length) throw bad('it ended while its header was read');
     return { text: decode(header, bad), start: 8 + header.length, size };
   });
-}
-
-/** Opens `path` for `read`, and turns what the system reports into ERR_FILE. */
-async function withFile<T>(path: string, read: (file: FileHandle) => Promise<T>): Promise<T> {
-  try {
-    const file = await open(path);
-    try {
-      return await read(file);
-    } finally {
-      await file.close();
-    }
-  } catch (cause) {
-    if (cause instanceof ReflError) throw cause;
-    throw new ReflError('ERR_FILE', `cannot read ${path}: ${(cause as Error).message}`, { cause });
-  }
 }
 
 function decode(header: Buffer, bad: (why: string) => ReflError): string {
@@ -87,7 +60,7 @@ function checkMetadata(path: string, value: unknown): Record<string, string> {
   return value as Record<string, string>;
 }
 
-function checkEntry(where: string, value: unknown, start: number): Entry {
+function checkEntry(where: string, value: unknown, start: number): Stored {
   const bad = (why: string): ReflError => new ReflError('ERR_WEIGHTS', `${where}: ${why}`);
   if (!isRecord(value)) throw bad('must be an object of dtype, shape and data_offsets');
   const { dtype, shape, data_offsets: offsets } = value;
@@ -104,7 +77,7 @@ function checkEntry(where: string, value: unknown, start: number): Entry {
 }
 
 /** The format leaves no room between tensors, before the first or after the last. */
-function checkTiling(path: string, entries: ReadonlyMap<string, Entry>, start: number, size: number): void {
+function checkTiling(path: string, entries: ReadonlyMap<string, Stored>, start: number, size: number): void {
   let end = start;
   const inOrder = [...entries].sort(([, a], [, b]) => a.offset - b.offset || a.bytes - b.bytes);
   for (const [key, { offset, bytes }] of inOrder) {
@@ -123,33 +96,6 @@ const isRecord = (value: unknown): value is Record<string, unknown> =>
 const isWholes = (value: unknown): value is number[] =>
   Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
 
-/**
- * Reads one tensor's values into memory: for small tensors, since weights go to a device without passing JavaScript.
- * F16 and BF16 come as float32; other types that no typed array of the graph holds are refused with ERR_WEIGHTS.
- */
-export async function readTensor({ path, entries }: SafetensorsFile, key: string): Promise<TypedArray> {
-  const entry = entries.get(key);
-  if (!entry) throw new ReflError('ERR_WEIGHTS', `${path} holds no tensor ${key}`);
-  const bytes = await withFile(path, async (file) => {
-    const buffer = new Uint8Array(entry.bytes);
-    const { bytesRead } = await file.read(buffer, 0, buffer.length, entry.offset);
-    if (bytesRead < buffer.length)
-      throw new ReflError('ERR_WEIGHTS', `${path}: ${key}: the file ended while it was read`);
-    return buffer;
-  });
-  switch (entry.dtype) {
-    case 'F32':
-      return new Float32Array(bytes.buffer);
-    case 'F64':
-      return new Float64Array(bytes.buffer);
-    case 'I32':
-      return new Int32Array(bytes.buffer);
-    case 'U8':
-      return bytes;
-    case 'F16':
-    case 'BF16':
-      return toFloat32(new Uint16Array(bytes.buffer), entry.dtype);
-    default:
-      throw new ReflError('ERR_WEIGHTS', `${path}: ${key}: ${entry.dtype} values cannot be read as a tensor`);
-  }
-}
+// Their new homes; the old ones stay until nothing is on its way that uses them.
+export type SafetensorsFile = WeightsFile;
+export { readTensor } from './read.ts';

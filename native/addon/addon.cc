@@ -260,6 +260,16 @@ Napi::Value loadBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   return addon.start(info.Env(), *device, job);
 }
 
+// gatherBuffer(device, buffer, slices) -> Promise; the values are read now, frozen buffer or not
+Napi::Value gatherBuffer(const Napi::CallbackInfo& info, Addon& addon) {
+  const auto device = Addon::find(addon.devices, info[0], "device");
+  const auto buffer = Addon::find(addon.buffers, info[1], "parameter");
+  auto slices = std::make_shared<std::vector<FileSlice>>(decodeSlices(info[2]));
+  auto job = std::make_shared<Job>(info.Env());
+  job->work = [buffer, slices] { buffer->write(gather(*slices, buffer->dtype, sizeOf(buffer->shape)).data()); };
+  return addon.start(info.Env(), *device, job);
+}
+
 // compile(device, spec, buffers) -> Promise<{ program, transientBytes, persistentBytes }>
 Napi::Value compile(const Napi::CallbackInfo& info, Addon& addon) {
   const auto device = Addon::find(addon.devices, info[0], "device");
@@ -370,6 +380,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("createBuffer", Napi::Function::New<guarded<createBuffer>>(env));
   exports.Set("writeBuffer", Napi::Function::New<guarded<writeBuffer>>(env));
   exports.Set("readBuffer", Napi::Function::New<guarded<readBuffer>>(env));
+  exports.Set("gatherBuffer", Napi::Function::New<guarded<gatherBuffer>>(env));
   exports.Set("loadBuffer", Napi::Function::New<guarded<loadBuffer>>(env));
   exports.Set("compile", Napi::Function::New<guarded<compile>>(env));
   exports.Set("run", Napi::Function::New<guarded<run>>(env));

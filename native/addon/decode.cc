@@ -43,8 +43,8 @@ std::string text(const Napi::Object& object, const char* name) {
 }
 
 template <class Fn>
-void each(const Napi::Object& object, const char* name, Fn&& fn) {
-  const Napi::Array array = arrayOf(object.Get(name), name);
+void each(const Napi::Value& value, const char* name, Fn&& fn) {
+  const Napi::Array array = arrayOf(value, name);
   for (uint32_t i = 0; i < array.Length(); i++) {
     const Napi::Value item = array[i];
     if (!item.IsObject()) expected(name);
@@ -67,13 +67,25 @@ DType decodeDType(const Napi::Value& value) {
 
 Shape decodeShape(const Napi::Value& value) { return integers(value, "a shape"); }
 
+std::vector<FileSlice> decodeSlices(const Napi::Value& value) {
+  std::vector<FileSlice> slices;
+  each(value, "slices", [&](const Napi::Object& s) {
+    const int64_t offset = integer(s.Get("offset"), "an offset");
+    if (offset < 0) expected("an offset");
+    const Napi::Value strides = s.Get("strides");
+    slices.push_back({text(s, "path"), static_cast<uint64_t>(offset), text(s, "dtype"), decodeShape(s.Get("shape")),
+                      strides.IsUndefined() ? Shape{} : integers(strides, "strides")});
+  });
+  return slices;
+}
+
 ProgramDecl decodeProgram(const Napi::Object& spec) {
   ProgramDecl decl;
-  each(spec, "tensors", [&](const Napi::Object& t) {
+  each(spec.Get("tensors"), "tensors", [&](const Napi::Object& t) {
     decl.tensors.push_back({decodeDType(t.Get("dtype")), decodeShape(t.Get("shape")),
                             integer(t.Get("offset"), "an offset"), integer(t.Get("slot"), "a slot")});
   });
-  each(spec, "nodes", [&](const Napi::Object& n) {
+  each(spec.Get("nodes"), "nodes", [&](const Napi::Object& n) {
     NodeDecl node{text(n, "op"),
                   text(n, "layer"),
                   integers(n.Get("inputs"), "inputs"),
@@ -84,13 +96,13 @@ ProgramDecl decodeProgram(const Napi::Object& spec) {
     decl.nodes.push_back(std::move(node));
   });
   const auto ports = [&](const char* name, std::vector<Port>& into) {
-    each(spec, name, [&](const Napi::Object& p) {
+    each(spec.Get(name), name, [&](const Napi::Object& p) {
       into.push_back({text(p, "name"), integer(p.Get("tensor"), "a tensor")});
     });
   };
   ports("feeds", decl.feeds);
   ports("outputs", decl.outputs);
-  each(spec, "taps", [&](const Napi::Object& t) {
+  each(spec.Get("taps"), "taps", [&](const Napi::Object& t) {
     decl.taps.push_back({integer(t.Get("tensor"), "a tensor"), integer(t.Get("before"), "a node")});
   });
   decl.segments = integers(spec.Get("segments"), "segments");

@@ -6,6 +6,7 @@
 #define NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS
 #include <napi.h>
 
+#include "exec/gather.h"
 #include "exec/program.h"
 
 namespace refl {
@@ -13,6 +14,7 @@ namespace refl {
 DType decodeDType(const Napi::Value& value);
 Shape decodeShape(const Napi::Value& value);
 ProgramDecl decodeProgram(const Napi::Object& spec);
+std::vector<FileSlice> decodeSlices(const Napi::Value& value);
 
 // A copy of the bytes of a typed array.
 std::vector<std::byte> decodeBytes(const Napi::Value& value);

@@ -135,7 +135,7 @@ test('a single value is taken as [] or [1], and as nothing else', async ({ folde
 test('a file cut after its header was read fails with its name', async ({ folder, device }) => {
   const path = await fileOf(folder, good);
   const file = await openSafetensors(path);
-  truncateSync(path, file.entries.get('m.a.weight')!.offset + 8);
+  truncateSync(path, file.entries.get('m.a.weight')!.pieces[0].offset + 8);
   using parameters = device.parameters();
   assert.ok((await message(loadWeights(parameters, new Small(), file, { prefix: 'm.' }))).includes(path));
 });

@@ -202,7 +202,8 @@ test('halves round to nearest even and read back as what they hold', async ({ fo
   const expected = [1, -0, 65504, 65504, Infinity, 2 ** -24, 0, 2 ** -23, 2 ** -14, 1, 1 + 2 ** -9, Infinity, tenth];
   assert.equal(await readTensor(file, 'f16'), Float32Array.from(expected));
   assert.equal(await readTensor(file, 'bf16'), Float32Array.of(1, 1 + 2 ** -6, -Infinity));
-  const { offset, bytes } = file.entries.get('i64')!;
+  const { bytes, pieces } = file.entries.get('i64')!;
+  const [{ offset }] = pieces;
   assert.is(
     readFileSync(path)
       .subarray(offset, offset + bytes)
