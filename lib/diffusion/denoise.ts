@@ -5,13 +5,9 @@ import { mean } from '../graph/ops/reduce.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
 import { cleanWeights, type Prediction } from './steps.ts';
 
-/** Two weights an image [N, 1, ...], looked up by its timestep, to multiply tensors of `rank` axes with. */
-function weightsAt(table: readonly (readonly [number, number])[], timesteps: Tensor, rank: number): [Tensor, Tensor] {
-  const rows = constant(Float32Array.from(table.flat()), [table.length, 2], 'f32');
-  const [n] = timesteps.shape;
-  const looked = split(embedding(rows, timesteps), 2, 1);
-  return looked.map((w) => reshape(w, [n, ...Array(rank - 1).fill(1)])) as [Tensor, Tensor];
-}
+/** Two weights an image, [N, 2], looked up in a table of what they are at each timestep. */
+const weightsAt = (table: readonly (readonly [number, number])[], timesteps: Tensor): Tensor =>
+  embedding(constant(Float32Array.from(table.flat()), [table.length, 2], 'f32'), timesteps);
 
 /**
  * The noisy latents sqrt(a_t) x + sqrt(1 - a_t) noise (Ho et al. 2020, formula 4).
@@ -19,15 +15,13 @@ function weightsAt(table: readonly (readonly [number, number])[], timesteps: Ten
  */
 export function addNoise(x: Tensor, noise: Tensor, timesteps: Tensor, alphas: Float64Array): Tensor {
   const table = Array.from(alphas, (a) => [Math.sqrt(a), Math.sqrt(1 - a)] as const);
-  const [signal, rest] = weightsAt(table, timesteps, x.rank);
-  return add(mul(signal, x), mul(rest, noise));
+  return rowSum(weightsAt(table, timesteps), [x, noise]);
 }
 
 /** What a network that predicts v learns for clean latents `x` under `noise`: sqrt(a_t) noise - sqrt(1 - a_t) x. Arguments as of {@link addNoise}. */
 export function velocity(x: Tensor, noise: Tensor, timesteps: Tensor, alphas: Float64Array): Tensor {
   const table = Array.from(alphas, (a) => [Math.sqrt(a), -Math.sqrt(1 - a)] as const);
-  const [signal, rest] = weightsAt(table, timesteps, x.rank);
-  return add(mul(signal, noise), mul(rest, x));
+  return rowSum(weightsAt(table, timesteps), [noise, x]);
 }
 
 /** The clean latents that a network's `output` for noisy latents `x` [N, ...] speaks of, at i32 [N] timesteps. */
@@ -39,8 +33,7 @@ export function predictClean(
   prediction: Prediction,
 ): Tensor {
   const table = Array.from(alphas, (a) => cleanWeights(a, prediction));
-  const [ofState, ofOutput] = weightsAt(table, timesteps, x.rank);
-  return add(mul(ofState, x), mul(ofOutput, output));
+  return rowSum(weightsAt(table, timesteps), [x, output]);
 }
 
 /** Classifier-free guidance (Ho & Salimans 2022): from what a network predicts without the prompt, `scale` times as far as to what it predicts with it. */
@@ -52,6 +45,14 @@ export const weightedSum = (weights: Tensor, tensors: readonly Tensor[]): Tensor
   split(weights, tensors.length, 0)
     .map((w, i) => mul(w, tensors[i]))
     .reduce(add);
+
+/** The sum of tensors [N, ...], each times a column of `weights` [N, k]: another weight for every image. */
+export function rowSum(weights: Tensor, tensors: readonly Tensor[]): Tensor {
+  const [n] = weights.shape;
+  return split(weights, tensors.length, 1)
+    .map((w, i) => mul(reshape(w, [n, ...Array(tensors[i].rank - 1).fill(1)]), tensors[i]))
+    .reduce(add);
+}
 
 /** A loss whose gradient is not that of its formula: it is handed to `grad` as the cotangent of what it is taken by. */
 export interface Distilled {

@@ -1,0 +1,130 @@
+import { rowSum } from '../../diffusion/denoise.ts';
+import { alphasCumprod } from '../../diffusion/schedule.ts';
+import { cleanWeights, type Step } from '../../diffusion/steps.ts';
+import type { DType } from '../../graph/dtype.ts';
+import { add, affine, mul } from '../../graph/ops/elementwise.ts';
+import { input, type Shape, type Tensor } from '../../graph/tensor.ts';
+import type { ForwardOptions } from '../../models/blocks.ts';
+import type { ControlNet } from '../../models/controlnet.ts';
+import type { Condition, ControlLDM } from '../../models/diffbir.ts';
+import { OSEDiff } from '../../models/osediff.ts';
+import type { Values } from '../../runtime/index.ts';
+
+/** Images that a restorer made in the graph, and what of it should not drift from a frozen copy. */
+export interface Restored {
+  /** [N, H, W, 3], about [0, 1]. */
+  readonly images: Tensor;
+  /** Features and the frozen copy's. */
+  readonly drift: readonly (readonly [own: Tensor, frozen: Tensor])[];
+}
+
+/** How the last steps of a sampler are traced. */
+export interface LastSteps {
+  /** Of the latents: [N, h, w, channels]. */
+  readonly shape: Shape;
+  /** How many steps have gradients: 1 in DiffusionReward. */
+  readonly count: number;
+  readonly dtype?: DType;
+}
+
+/**
+ * The last denoising steps in the graph: from the state `x` that the steps before led to, through `count` steps without
+ * history (DDIM, DDPM), to the clean latent that the last one speaks of. What changes from run to run (levels, noise) is fed.
+ *
+ * @param predict what the network predicts of the state at i32 [N] timesteps
+ */
+export function lastSteps(
+  { shape, count, dtype }: LastSteps,
+  predict: (x: Tensor, timesteps: Tensor, last: boolean) => Tensor,
+): Tensor {
+  const [n] = shape;
+  let x = input('x', shape, dtype);
+  for (let i = 0; ; i++) {
+    const last = i === count - 1;
+    const output = predict(x, input(`timesteps.${i}`, [n], 'i32'), last);
+    const clean = rowSum(input(`clean.${i}`, [n, 2], dtype), [x, output]);
+    if (last) return clean;
+    x = rowSum(input(`next.${i}`, [n, 3], dtype), [x, clean, input(`noise.${i}`, shape, dtype)]);
+  }
+}
+
+/** Where an image of a batch enters {@link lastSteps}. */
+export interface Entry {
+  readonly x: Float32Array;
+  /** As many as are traced. */
+  readonly steps: readonly Step[];
+  /** Noise for each of them but the last. */
+  readonly noise: readonly Float32Array[];
+}
+
+/** What {@link lastSteps} is fed, in float32. */
+export function lastStepsFeeds(batch: readonly Entry[]): Values {
+  const joined = (rows: readonly (readonly number[] | Float32Array)[]): Float32Array => {
+    const all = new Float32Array(rows.reduce((sum, row) => sum + row.length, 0));
+    let at = 0;
+    for (const row of rows) {
+      all.set(row, at);
+      at += row.length;
+    }
+    return all;
+  };
+  const feeds: Record<string, Float32Array | Int32Array> = { x: joined(batch.map(({ x }) => x)) };
+  const count = batch[0].steps.length;
+  for (let i = 0; i < count; i++) {
+    feeds[`timesteps.${i}`] = Int32Array.from(batch, ({ steps }) => steps[i].timestep);
+    feeds[`clean.${i}`] = joined(batch.map(({ steps }) => steps[i].clean));
+    if (i === count - 1) break;
+    feeds[`next.${i}`] = joined(batch.map(({ steps }) => steps[i].next.slice(0, 3)));
+    feeds[`noise.${i}`] = joined(batch.map(({ noise }) => noise[i]));
+  }
+  return feeds;
+}
+
+/** What a restorer of DiffBIR's form is told beside the latents. */
+export interface ControlledSteps extends LastSteps, Condition {
+  /** The ControlNet as it was when training began. */
+  readonly frozen?: ControlNet;
+  readonly options?: ForwardOptions;
+}
+
+/** DiffBIR's last steps, decoded; what must not drift are the control features of the last one. */
+export function restoredByControlLDM(
+  model: ControlLDM,
+  { hint, context, frozen, options, ...steps }: ControlledSteps,
+): Restored {
+  const drift: [Tensor, Tensor][] = [];
+  const clean = lastSteps(steps, (x, timesteps, last) => {
+    const control = model.controlnet.forward(x, hint, timesteps, context, options);
+    if (last && frozen) {
+      const before = frozen.forward(x, hint, timesteps, context, options);
+      drift.push(...control.map((feature, i): [Tensor, Tensor] => [feature, before[i]]));
+    }
+    return model.unet.forward(x, timesteps, context, { control, ...options });
+  });
+  return { images: model.decode(clean, options), drift };
+}
+
+export interface OneStep {
+  /** Degraded images [N, H, W, 3] in [0, 1]. */
+  readonly degraded: Tensor;
+  /** Text features [N, L, context_dim]. */
+  readonly context: Tensor;
+  /** Noise for the encoder's distribution, of the latents' shape. */
+  readonly noise: Tensor;
+  /** OSEDiff as it was when training began. */
+  readonly frozen?: OSEDiff;
+  readonly options?: ForwardOptions;
+}
+
+/** OSEDiff's single step, decoded; what must not drift is the UNet's prediction. */
+export function restoredByOSEDiff(model: OSEDiff, { degraded, context, noise, frozen, options }: OneStep): Restored {
+  const step = (osediff: OSEDiff): { z: Tensor; output: Tensor } => {
+    const { mean, std } = osediff.encode(degraded, options);
+    const z = add(mean, mul(std, noise));
+    return { z, output: osediff.predict(z, context, options) };
+  };
+  const { z, output } = step(model);
+  const [ofState, ofOutput] = cleanWeights(alphasCumprod()[OSEDiff.timestep], 'eps');
+  const clean = add(affine(z, ofState), affine(output, ofOutput));
+  return { images: model.decode(clean, options), drift: frozen ? [[output, step(frozen).output]] : [] };
+}
