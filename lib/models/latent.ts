@@ -66,8 +66,10 @@ export class LatentDiffusion extends Module {
   readonly #scale: number;
   /** Pixels a side of one latent position. */
   readonly factor: number;
-  /** Tokens of a text, padding included. */
-  readonly textLength: number;
+  /** Channels of a latent. */
+  readonly channels: number;
+  /** Tokens of a text, padding included, and the features of one. */
+  readonly textShape: readonly [length: number, width: number];
 
   constructor({ unet, vae, text, scale = 0.18215 }: LatentConfig) {
     super();
@@ -76,14 +78,15 @@ export class LatentDiffusion extends Module {
     this.clip = { model: new TextTransformer(text) };
     this.#scale = scale;
     this.factor = 2 ** (vae.ddconfig.ch_mult.length - 1);
-    this.textLength = text.text_cfg.context_length;
+    this.channels = unet.in_channels;
+    this.textShape = [text.text_cfg.context_length, text.text_cfg.width];
   }
 
   /**
    * What the UNet reads of texts: the features of the last block but one, normalised.
    *
-   * @param ids token numbers, i32 [N, textLength]
-   * @returns [N, textLength, context_dim]
+   * @param ids token numbers, i32 [N, length]
+   * @returns [N, length, width]
    */
   text(ids: Tensor, options: ForwardOptions = {}): Tensor {
     return this.clip.model.tokens(ids, { ...options, skip: 1 });

@@ -117,6 +117,8 @@ export class SwinIR extends Module {
   readonly conv_up3?: Layer;
   readonly conv_hr: Layer;
   readonly conv_last: Layer;
+  /** Images whose sides are multiples of this are taken as they are; others are continued by their mirror image. */
+  readonly multiple: number;
   readonly #config: SwinIRConfig;
   /** Pixels a side of one token. */
   readonly #fold: number;
@@ -127,6 +129,7 @@ export class SwinIR extends Module {
     const { in_chans, embed_dim } = config;
     this.#config = config;
     this.#fold = config.unshuffle ? (config.unshuffle_scale ?? config.sf) : 1;
+    this.multiple = windowing(config).window * this.#fold;
     const first = conv3(in_chans * this.#fold ** 2, embed_dim);
     this.conv_first = config.unshuffle ? { 1: first } : first;
     this.patch_embed = { norm: new LayerNorm(embed_dim) };
@@ -149,8 +152,7 @@ export class SwinIR extends Module {
     return this.trace(() => {
       const { in_chans, img_range = 1, sf } = this.#config;
       const [n, height, width] = image.shape;
-      const unit = windowing(this.#config).window * this.#fold;
-      const gap = (size: number): number => (unit - (size % unit)) % unit;
+      const gap = (size: number): number => Math.ceil(size / this.multiple) * this.multiple - size;
       const padded = pad(image, [0, 0, 0, 0], [0, gap(height), gap(width), 0], 'reflect');
       const mean = floats(in_chans === 3 ? rgbMean : new Array(in_chans).fill(0), [in_chans], image.dtype);
       const folded = pixelUnshuffle(times(sub(padded, mean), img_range), this.#fold);

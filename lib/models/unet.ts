@@ -33,12 +33,13 @@ export class UNet extends Module {
   readonly middle_block: Stage;
   readonly output_blocks: Stage[];
   readonly out: { 0: GroupNorm; 2: Layer };
-  readonly #multiple: number;
+  /** Sides of latents must be multiples of this. */
+  readonly multiple: number;
 
   constructor(config: UNetConfig) {
     super();
     const { model_channels, channel_mult, num_groups = 32 } = config;
-    this.#multiple = 2 ** (channel_mult.length - 1);
+    this.multiple = 2 ** (channel_mult.length - 1);
     this.time_embed = new TimeEmbed(model_channels);
     const { input_blocks, middle_block, channels } = buildEncoder(config, config.in_channels);
     this.input_blocks = input_blocks;
@@ -63,17 +64,17 @@ export class UNet extends Module {
   /**
    * Predicts noise (or v) of latents at a timestep.
    *
-   * @param x latents [N, H, W, in_channels]; H and W divide by 2 once a level but the last, else ERR_SHAPE
+   * @param x latents [N, H, W, in_channels]; H and W multiples of {@link multiple}, else ERR_SHAPE
    * @param timesteps [N], i32 or floating
    * @param context text tokens [N, M, context_dim]
    * @returns [N, H, W, out_channels]
    */
   forward(x: Tensor, timesteps: Tensor, context: Tensor, { control, ...options }: UNetOptions = {}): Tensor {
     const [, height, width] = x.shape;
-    if (height % this.#multiple || width % this.#multiple) {
+    if (height % this.multiple || width % this.multiple) {
       throw new ReflError(
         'ERR_SHAPE',
-        `a UNet of this depth needs sides that are multiples of ${this.#multiple}, got ${height}x${width}`,
+        `a UNet of this depth needs sides that are multiples of ${this.multiple}, got ${height}x${width}`,
       );
     }
     return this.trace(() => {

@@ -69,7 +69,7 @@ test('at full size the parts have their published sizes', () => {
   assert.is(new ControlLDM(diffbir).parameterCount, 865_910_724 + 83_653_863 + 354_032_641 + 363_153_280);
   const adapted = new OSEDiff(sd21, { unet: 4, vae: 4 });
   assert.is(adapted.parameterCount, 865_910_724 + 83_653_863 + 354_032_641 + 4_055_712 + 369_356);
-  assert.equal([adapted.factor, adapted.textLength], [8, 77]);
+  assert.equal([adapted.factor, adapted.channels, adapted.textShape], [8, 4, [77, 1024]]);
 });
 
 test('a ControlNet starts as a copy of its UNet that changes nothing', async ({ device }) => {

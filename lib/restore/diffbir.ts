@@ -1,0 +1,175 @@
+import { guided } from '../diffusion/denoise.ts';
+import { rescaledGuidance, samplerSteps } from '../diffusion/samplers.ts';
+import { alphasCumprod, zeroTerminalSnr } from '../diffusion/schedule.ts';
+import type { Prediction, Step } from '../diffusion/steps.ts';
+import { broadcastTo, slice } from '../graph/ops/layout.ts';
+import { input, type Shape, type Tensor } from '../graph/tensor.ts';
+import { ControlLDM, type DiffBIRConfig, diffbir } from '../models/diffbir.ts';
+import { SwinIR } from '../models/swinir.ts';
+import type { RunOptions } from '../runtime/index.ts';
+import type { WeightsFile } from '../weights/format.ts';
+import { loadWeights } from '../weights/load.ts';
+import { waveletColorFix } from './color_fix.ts';
+import type { ImageOptions, Setting, Settings } from './image_model.ts';
+import { type Batch, LatentModel, type LatentModelOptions, padToMultiple, unitOf } from './latent.ts';
+import { type LatentFiles, loadLatent } from './latent_files.ts';
+
+/** What tells the versions of DiffBIR apart, besides their weights. */
+export interface DiffBIRVersion {
+  readonly prediction: Prediction;
+  /** Whether the noise schedule ends without signal. */
+  readonly zeroTerminalSnr: boolean;
+  readonly defaults: Required<Pick<Settings, 'guidance' | 'rescale' | 'negativePrompt'>>;
+}
+
+/** Files of DiffBIR's networks. */
+export interface DiffBIRFiles extends LatentFiles {
+  readonly controlnet: WeightsFile;
+  readonly stage1: WeightsFile;
+}
+
+const negativePrompt = 'low quality, blurry, low-resolution, noisy, unsharp, weird textures';
+
+/**
+ * The published versions. Version 1 is used without guidance, as its authors first did and DiffusionReward does; 2 and 2.1 with
+ * the scales of their authors' examples.
+ */
+export const diffbirVersions = {
+  v1: { prediction: 'eps', zeroTerminalSnr: false, defaults: { guidance: 1, rescale: false, negativePrompt } },
+  v2: { prediction: 'eps', zeroTerminalSnr: false, defaults: { guidance: 4, rescale: false, negativePrompt } },
+  'v2.1': { prediction: 'v', zeroTerminalSnr: true, defaults: { guidance: 8, rescale: false, negativePrompt } },
+} as const satisfies Record<string, DiffBIRVersion>;
+
+/**
+ * DiffBIR: SwinIR removes the damage, and Stable Diffusion, steered by the latent of what SwinIR made, adds detail in a number of
+ * denoising steps. Colours are then mended by the wavelet transform.
+ */
+export class DiffBIRModel extends LatentModel {
+  protected readonly taken: readonly Setting[] = [
+    'prompt',
+    'negativePrompt',
+    'steps',
+    'sampler',
+    'guidance',
+    'rescale',
+    'strength',
+    'start',
+    'fidelity',
+  ];
+  readonly #version: DiffBIRVersion;
+  readonly #alphas: Float64Array;
+  readonly #stage1: SwinIR;
+  readonly #model: ControlLDM;
+
+  private constructor(options: LatentModelOptions, version: DiffBIRVersion, stage1: SwinIR, model: ControlLDM) {
+    super(options, model);
+    this.#version = version;
+    this.#alphas = version.zeroTerminalSnr ? zeroTerminalSnr(alphasCumprod()) : alphasCumprod();
+    this.#stage1 = stage1;
+    this.#model = model;
+  }
+
+  /** Loads the networks of a version from their files. Throws ERR_WEIGHTS for a file that does not fit. */
+  static async load(
+    { stages, ...options }: LatentModelOptions,
+    version: DiffBIRVersion,
+    files: DiffBIRFiles,
+    config: DiffBIRConfig = diffbir,
+  ): Promise<DiffBIRModel> {
+    const [stage1, model] = [new SwinIR(config.stage1), new ControlLDM(config)];
+    await loadLatent(stages, model, files);
+    await loadWeights(stages.parameters, model.controlnet, files.controlnet, { frozen: true });
+    await loadWeights(stages.parameters, stage1, files.stage1, { frozen: true });
+    return new DiffBIRModel({ stages, ...options }, version, stage1, model);
+  }
+
+  protected async restoreBatch(batch: Batch, options: ImageOptions): Promise<Uint8Array> {
+    const { defaults, prediction } = this.#version;
+    const { signal, seed, fidelity = 0, start = 'noise', sampler = 'spaced', steps: count = 50 } = options;
+    const { guidance = defaults.guidance, negativePrompt = defaults.negativePrompt } = options;
+    const steps = samplerSteps(sampler, { alphas: this.#alphas, prediction, steps: count });
+    const total = steps.length + 3;
+    let done = 0;
+    const advance = (): void => options.onProgress?.(++done / total);
+
+    const shape = this.latentShape(batch);
+    const clean = await this.#clean(batch, { signal });
+    advance();
+    const hint = await this.#hint(clean, batch, { signal });
+    const context = await this.prompts.features(batch.prompts, { signal });
+    const opposite = batch.prompts.map(() => negativePrompt);
+    const negative = guidance === 1 ? undefined : await this.prompts.features(opposite, { signal });
+    advance();
+
+    const noise = await this.noise(shape, seed, 0);
+    const latents = await this.sample(shape, seed, {
+      steps,
+      start: start === 'noise' ? noise : await this.#underNoise(hint, noise, shape, { signal }),
+      predict: (x, step) => this.#predict({ x, hint, context, negative }, shape, step, { ...options, guidance }),
+      // Restoration guidance: the gradient of the mean square of the distance between the two, times a scale.
+      correct: fidelity
+        ? (estimate) => this.mixed(estimate, hint, [1 - fidelity, fidelity], shape, { signal })
+        : undefined,
+      onStep: advance,
+    });
+    const pixels = await this.finish(latents, batch, { style: clean, mend: waveletColorFix }, { signal });
+    advance();
+    return pixels;
+  }
+
+  /** The first stage: images [N, H, W, 3], about [0, 1], without damage and without detail. */
+  async #clean({ shape, bytes }: Batch, options: RunOptions): Promise<Float32Array> {
+    const trace = () => {
+      const padded = padToMultiple(unitOf(input('bytes', shape, 'u8')), this.#stage1.multiple, 'zero');
+      return { clean: slice(this.#stage1.forward(padded), [0, 0, 0, 0], shape) };
+    };
+    const { clean } = await this.stages.run(`stage1 ${shape.join('x')}`, trace, { bytes }, options);
+    return clean as Float32Array;
+  }
+
+  /** The latents of the first stage's images, which steer the second. */
+  async #hint(clean: Float32Array, { shape }: Batch, options: RunOptions): Promise<Float32Array> {
+    const trace = () => ({
+      hint: this.#model.encode(padToMultiple(input('clean', shape), this.multiple, 'zero')).mean,
+    });
+    return (await this.stages.run(`encode ${shape.join('x')}`, trace, { clean }, options)).hint as Float32Array;
+  }
+
+  /** The condition as it looks at the noisy end of the schedule. */
+  #underNoise(hint: Float32Array, noise: Float32Array, shape: Shape, options: RunOptions): Promise<Float32Array> {
+    const alpha = this.#alphas[this.#alphas.length - 1];
+    return this.mixed(hint, noise, [Math.sqrt(alpha), Math.sqrt(1 - alpha)], shape, options);
+  }
+
+  /** What the network predicts, with guidance where there is a negative prompt. */
+  async #predict(
+    { negative, ...feeds }: { x: Float32Array; hint: Float32Array; context: Float32Array; negative?: Float32Array },
+    shape: Shape,
+    { timestep }: Step,
+    {
+      guidance,
+      rescale = this.#version.defaults.rescale,
+      strength = 1,
+      signal,
+    }: Settings & RunOptions & { guidance: number },
+  ): Promise<Float32Array> {
+    const trace = () => {
+      const [x, hint] = [input('x', shape), input('hint', shape)];
+      const timesteps = broadcastTo(input('timestep', [1]), [shape[0]]);
+      const predict = (name: string): Tensor => {
+        const context = input(name, [shape[0], ...this.#model.textShape]);
+        return this.#model.predict(x, timesteps, { context, hint }, { strength });
+      };
+      const y = predict('context');
+      return { y: negative ? guided(y, predict('negative'), input('scale', [1])) : y };
+    };
+    const scale = rescale ? rescaledGuidance(guidance, timestep) : guidance;
+    const key = `predict ${shape.join('x')} ${strength}${negative ? ' guided' : ''}`;
+    const all = {
+      ...feeds,
+      timestep: Float32Array.of(timestep),
+      ...(negative && { negative, scale: Float32Array.of(scale) }),
+    };
+    return (await this.stages.run(key, trace, all, { signal })).y as Float32Array;
+  }
+}

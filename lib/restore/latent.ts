@@ -1,0 +1,190 @@
+import { weightedSum } from '../diffusion/denoise.ts';
+import { NoiseSource, Sampling, type SamplingOptions } from '../diffusion/sampling.ts';
+import { ReflError } from '../errors.ts';
+import { affine, cast, clamp } from '../graph/ops/elementwise.ts';
+import { type PadMode, pad, slice } from '../graph/ops/layout.ts';
+import { allFinite } from '../graph/ops/optim.ts';
+import { input, type Shape, type Tensor } from '../graph/tensor.ts';
+import type { Rgb } from '../image/picture.ts';
+import type { LatentDiffusion } from '../models/latent.ts';
+import type { RunOptions } from '../runtime/index.ts';
+import type { ClipTokenizer } from '../text/tokenizer.ts';
+import { checkSettings, type ImageModel, type ImageOptions, type Setting } from './image_model.ts';
+import { Prompts } from './prompts.ts';
+import type { Stages } from './stages.ts';
+
+/** Images of one size that go through a model together. */
+export interface Batch {
+  /** [N, H, W, 3] in [0, 1]. */
+  readonly shape: readonly [number, number, number, number];
+  readonly bytes: Uint8Array;
+  readonly prompts: readonly string[];
+}
+
+/** How restored images get their colours. */
+interface Mending {
+  /** Images whose colours are right, [N, H, W, 3]. */
+  readonly style: Float32Array;
+  readonly mend: (restored: Tensor, style: Tensor) => Tensor;
+}
+
+export interface LatentModelOptions {
+  /** What messages call it. */
+  readonly name: string;
+  /** Side of the squares it was trained on; 512 when left out. */
+  readonly size?: number;
+  /** Holds the parameters of its networks. */
+  readonly stages: Stages;
+  /** Without one the empty prompt alone is understood. */
+  readonly tokenizer?: ClipTokenizer;
+}
+
+/** What latent diffusion models share: texts, padding, sampling, decoding, and images as bytes. */
+export abstract class LatentModel implements ImageModel {
+  readonly anySize = true;
+  readonly size: number;
+  protected abstract readonly taken: readonly Setting[];
+  readonly #name: string;
+  readonly #model: LatentDiffusion;
+  protected readonly stages: Stages;
+  protected readonly prompts: Prompts;
+  readonly #walkers = new Map<string, Promise<[Sampling, NoiseSource]>>();
+
+  protected constructor({ name, size = 512, stages, tokenizer }: LatentModelOptions, model: LatentDiffusion) {
+    this.#name = name;
+    this.size = size;
+    this.#model = model;
+    this.stages = stages;
+    this.prompts = new Prompts(stages, model, tokenizer);
+  }
+
+  /** Restores one batch to bytes of its shape. */
+  protected abstract restoreBatch(batch: Batch, options: ImageOptions): Promise<Uint8Array>;
+
+  async restore(images: readonly Rgb[], options: ImageOptions): Promise<Rgb[]> {
+    checkSettings(this.#name, options, this.taken);
+    const restored: Rgb[] = [];
+    while (restored.length < images.length) {
+      const done = restored.length;
+      const { width, height } = images[done];
+      const count = images
+        .slice(done, done + options.batch)
+        .findIndex((image) => image.width !== width || image.height !== height);
+      const chunk = images.slice(done, count < 0 ? done + options.batch : done + count);
+      const onProgress = (fraction: number): void =>
+        options.onProgress?.((done + fraction * chunk.length) / images.length);
+      const size = width * height * 3;
+      const bytes = new Uint8Array(chunk.length * size);
+      for (const [i, { data }] of chunk.entries()) bytes.set(data, i * size);
+      const prompts = chunk.map((_, i) => options.prompts?.[done + i] ?? options.prompt ?? '');
+      const batch: Batch = { shape: [chunk.length, height, width, 3], bytes, prompts };
+      const pixels = await this.restoreBatch(batch, { ...options, onProgress });
+      for (const i of chunk.keys()) restored.push({ width, height, data: pixels.subarray(i * size, (i + 1) * size) });
+    }
+    return restored;
+  }
+
+  notesOn(prompt: string | undefined): string[] {
+    const long = prompt !== undefined && this.prompts.isShortened(prompt);
+    return long ? ['the prompt is too long for the model: its end was left out'] : [];
+  }
+
+  /** Image sides must be multiples of this. */
+  protected get multiple(): number {
+    return this.#model.factor * this.#model.unet.multiple;
+  }
+
+  /** The shape of the latents of a batch, padded. */
+  protected latentShape({ shape: [n, h, w] }: Batch): [number, number, number, number] {
+    const side = (size: number): number => (Math.ceil(size / this.multiple) * this.multiple) / this.#model.factor;
+    return [n, side(h), side(w), this.#model.channels];
+  }
+
+  /** Noise of `seed` by index, alike for each image of `shape` [N, ...]. */
+  protected async noise(shape: Shape, seed: number, index: number): Promise<Float32Array> {
+    const [, source] = await this.#walker(shape);
+    const one = await source.draw(BigInt(seed), index);
+    const all = new Float32Array(shape[0] * one.length);
+    for (let i = 0; i < shape[0]; i++) all.set(one, i * one.length);
+    return all;
+  }
+
+  /** Walks a sampler's steps for latents of `shape`. Noise of index 0 is left for the start. */
+  protected async sample(shape: Shape, seed: number, options: Omit<SamplingOptions, 'noise'>): Promise<Float32Array> {
+    const [sampling] = await this.#walker(shape);
+    return sampling.run({ ...options, noise: (i) => this.noise(shape, seed, i + 1) });
+  }
+
+  #walker(shape: Shape): Promise<[Sampling, NoiseSource]> {
+    const key = shape.join('x');
+    let made = this.#walkers.get(key);
+    if (!made) {
+      const { device } = this.stages;
+      made = Promise.all([Sampling.create(device, shape), NoiseSource.create(device, [1, ...shape.slice(1)])]);
+      this.#walkers.set(key, made);
+    }
+    return made;
+  }
+
+  /** The weighted sum of two latents of `shape`. */
+  protected async mixed(
+    a: Float32Array,
+    b: Float32Array,
+    weights: readonly [number, number],
+    shape: Shape,
+    options: RunOptions,
+  ): Promise<Float32Array> {
+    const trace = () => ({ y: weightedSum(input('weights', [2]), [input('a', shape), input('b', shape)]) });
+    const feeds = { a, b, weights: Float32Array.from(weights) };
+    return (await this.stages.run(`mix ${shape.join('x')}`, trace, feeds, options)).y as Float32Array;
+  }
+
+  /** The images that latents decode to, as bytes of the batch's shape, with their colours mended where that is wanted. */
+  protected async finish(
+    latents: Float32Array,
+    batch: Batch,
+    mending: Mending | undefined,
+    options: RunOptions,
+  ): Promise<Uint8Array> {
+    const { shape } = batch;
+    const trace = () => {
+      const whole = this.#model.decode(input('latents', this.latentShape(batch)));
+      const plain = slice(whole, [0, 0, 0, 0], shape);
+      const y = mending ? mending.mend(plain, input('style', shape)) : plain;
+      return { image: bytesOf(y), finite: allFinite([y]) };
+    };
+    const feeds = { latents, ...(mending && { style: mending.style }) };
+    const { image, finite } = await this.stages.run(`finish ${shape.join('x')}`, trace, feeds, options);
+    if (!finite[0]) {
+      const why = 'the model computed values that are not finite: its weights are unusable';
+      throw new ReflError('ERR_WEIGHTS', `${this.#name}: ${why}`);
+    }
+    return image as Uint8Array;
+  }
+
+  dispose(): void {
+    for (const made of this.#walkers.values()) {
+      made.then(
+        (parts) => {
+          for (const part of parts) part.dispose();
+        },
+        () => {},
+      );
+    }
+    this.#walkers.clear();
+    this.stages.dispose();
+  }
+}
+
+/** Images as bytes: cut off and not rounded, as the published code of DiffBIR and OSEDiff does it. */
+const bytesOf = (image: Tensor): Tensor => cast(affine(clamp(image, 0, 1), 255), 'u8');
+
+/** Bytes as numbers from 0 to 1. */
+export const unitOf = (bytes: Tensor): Tensor => affine(cast(bytes, 'f32'), 1 / 255);
+
+/** Images continued to the right and below until both sides are multiples of `multiple`. */
+export function padToMultiple(x: Tensor, multiple: number, mode: PadMode): Tensor {
+  const [, h, w] = x.shape;
+  const gap = (size: number): number => Math.ceil(size / multiple) * multiple - size;
+  return pad(x, [0, 0, 0, 0], [0, gap(h), gap(w), 0], mode);
+}
