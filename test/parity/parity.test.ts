@@ -27,6 +27,7 @@ const files = [
   'color_fix',
   'degradation',
   'dtcwt',
+  'metrics',
   'pipeline_tiny',
   'schedule',
   'ddim_refl',

@@ -17,6 +17,7 @@ import {
 } from './full_metrics.ts';
 import { clipTextFull, hpsFull, lpipsFull, swinirFull, unetFull, vaeFull } from './full_models.ts';
 import { Golden } from './golden.ts';
+import { compareMetrics } from './metrics.ts';
 import { controlnet, lora, lpips, swinir, unet, vae } from './models.ts';
 import { compareModule, type Traced } from './module.ts';
 import { compareOps } from './ops.ts';
@@ -61,6 +62,7 @@ const suites: Readonly<Record<string, Suite>> = {
   lpips_vgg: (device, golden, report) => compareModule(device, golden.without('weights.lins.'), lpips, report),
   lpips_vgg_full: fullSuite(lpipsFull),
   maniqa_full: fullSuite(maniqaFull),
+  metrics: compareMetrics,
   musiq_full: fullSuite(musiqFull),
   ops: compareOps,
   pipeline: comparePipeline,
