@@ -1,0 +1,136 @@
+import type { Draws } from '../../data/draws.ts';
+import { weightedSum } from '../../diffusion/denoise.ts';
+import { NoiseSource, Sampling } from '../../diffusion/sampling.ts';
+import { alphasCumprod, leadingTimesteps } from '../../diffusion/schedule.ts';
+import { ddimSteps, levelsOf, type Step } from '../../diffusion/steps.ts';
+import { ReflError } from '../../errors.ts';
+import { input, type Shape } from '../../graph/tensor.ts';
+import type { ControlLDM } from '../../models/diffbir.ts';
+import type { Device, Parameters, Program } from '../../runtime/index.ts';
+import type { Entry } from './restored.ts';
+
+/** How images are walked to the steps that have gradients. */
+export interface WalkOptions {
+  /** Steps of DDIM from noise to image. */
+  readonly steps: number;
+  /** How many at the end have gradients. */
+  readonly traced: number;
+  /** Noise of each step; `uniform`: as much as a number that is drawn from [0, 1) for every step says. */
+  readonly eta: number | 'uniform';
+  /** Where the walk may end: at the last step, or one of so many before it, drawn evenly. */
+  readonly ends: number;
+  /** The first timestep; the state there is the condition, noised. Left out: the whole way, from noise. */
+  readonly from?: number;
+}
+
+/** What DiffusionReward's code does: 50 steps with an eta each, ending at t = 1 or 21, the last one with a gradient. */
+export const paperWalk: WalkOptions = { steps: 50, traced: 1, eta: 'uniform', ends: 2 };
+
+/** The steps of one image's walk, first one first. Throws ERR_OPTION where there are fewer than have gradients. */
+export function drawWalk(draws: Draws, { steps, traced, eta, ends, from = Infinity }: WalkOptions): Step[] {
+  const timesteps = leadingTimesteps(steps)
+    .filter((t) => t <= from)
+    .reverse();
+  const etas = timesteps.map(() => (eta === 'uniform' ? draws.uniform() : eta));
+  const walk = ddimSteps(levelsOf(alphasCumprod(), [...timesteps, 0]), 'eps', etas);
+  const length = walk.length - draws.below(ends);
+  if (length < traced) {
+    throw new ReflError('ERR_OPTION', `a walk of ${length} steps has no ${traced} to differentiate`);
+  }
+  return walk.slice(0, length);
+}
+
+/** The condition of one image, as values: its latent and the features of its text. */
+export interface ConditionValues {
+  readonly hint: Float32Array;
+  readonly context: Float32Array;
+}
+
+/** Walks images to the steps that have gradients, one image at a time, by the weights as they are at that time. */
+export class Rollout {
+  private readonly predict: Program;
+  private readonly sampling: Sampling;
+  private readonly noise: NoiseSource;
+  private readonly mix: Program;
+
+  private constructor(predict: Program, sampling: Sampling, noise: NoiseSource, mix: Program) {
+    this.predict = predict;
+    this.sampling = sampling;
+    this.noise = noise;
+    this.mix = mix;
+  }
+
+  /**
+   * @param shape of one image's latents, [h, w, channels]; the condition's latent has it too
+   * @param context shape of one text's features, [L, context_dim]
+   */
+  static async create(
+    device: Device,
+    parameters: Parameters,
+    model: ControlLDM,
+    shape: Shape,
+    context: Shape,
+  ): Promise<Rollout> {
+    const one = [1, ...shape];
+    const condition = { hint: input('hint', one), context: input('context', [1, ...context]) };
+    const output = model.predict(input('x', one), input('timesteps', [1], 'i32'), condition);
+    const made: { dispose(): void }[] = [];
+    try {
+      const predict = await device.compile({ outputs: { output } }, { parameters });
+      made.push(predict);
+      const sampling = await Sampling.create(device, one);
+      made.push(sampling);
+      const noise = await NoiseSource.create(device, one);
+      made.push(noise);
+      const y = weightedSum(input('weights', [2]), [input('hint', one), input('noise', one)]);
+      return new Rollout(predict, sampling, noise, await device.compile({ outputs: { y } }));
+    } catch (error) {
+      for (const part of made) part.dispose();
+      throw error;
+    }
+  }
+
+  /**
+   * Where an image enters its last `traced` steps. Everything random depends on `seed` alone.
+   *
+   * @param walk of {@link drawWalk}
+   */
+  async enter(
+    { hint, context }: ConditionValues,
+    walk: readonly Step[],
+    { traced, from }: Pick<WalkOptions, 'traced' | 'from'>,
+    seed: bigint,
+  ): Promise<Entry> {
+    const before = walk.slice(0, -traced);
+    const start = await this.noise.draw(seed, 0);
+    const noise = (i: number): Promise<Float32Array> => this.noise.draw(seed, i + 1);
+    const x = await this.sampling.run({
+      steps: before,
+      start: from === undefined ? start : await this.noised(hint, start, walk[0].timestep),
+      noise,
+      predict: async (state, { timestep }) => {
+        const feeds = { x: state, timesteps: Int32Array.of(timestep), hint, context };
+        return (await this.predict.run(feeds)).output as Float32Array;
+      },
+    });
+    const rest = walk.slice(-traced);
+    return { x, steps: rest, noise: await Promise.all(rest.slice(1).map((_, i) => noise(before.length + i))) };
+  }
+
+  private async noised(hint: Float32Array, noise: Float32Array, timestep: number): Promise<Float32Array> {
+    const alpha = alphasCumprod()[timestep];
+    const weights = Float32Array.of(Math.sqrt(alpha), Math.sqrt(1 - alpha));
+    return (await this.mix.run({ weights, hint, noise })).y as Float32Array;
+  }
+
+  dispose(): void {
+    this.predict.dispose();
+    this.sampling.dispose();
+    this.noise.dispose();
+    this.mix.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
