@@ -10,6 +10,7 @@ import { facesCommand } from './faces.ts';
 import { exitCodeOf, oneLine, UsageError } from './failure.ts';
 import { catchSignals, interruptCode } from './interrupt.ts';
 import { labelCommand } from './label.ts';
+import { modelsCommand } from './models.ts';
 import { restoreCommand } from './restore.ts';
 import { scoreCommand } from './score.ts';
 import { trainBaseCommand } from './train.ts';
@@ -52,6 +53,7 @@ const cli = yargs(hideBin(process.argv))
     train.command(trainBaseCommand).command(trainSvmCommand).demandCommand(1, missing),
   )
   .command(labelCommand)
+  .command(modelsCommand)
   .command(benchCommand)
   .command(doctorCommand)
   .config('config', 'a JSON file of options; flags override it', readConfig)

@@ -5,10 +5,12 @@ import { gunzipSync } from 'node:zlib';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Shape, sizeOf } from '../../lib/graph/tensor.ts';
+import { adaptersOf } from '../../lib/models/adapters.ts';
 import { CLIP, type CLIPConfig, TextTransformer, vitH14 } from '../../lib/models/clip.ts';
 import { ControlNet } from '../../lib/models/controlnet.ts';
 import { fromDiffusers, layoutOf, toDiffusers, unetModules, vaeModules } from '../../lib/models/diffusers.ts';
 import { irControlNet, sd21, stage1SwinIR } from '../../lib/models/latent.ts';
+import { OSEDiff } from '../../lib/models/osediff.ts';
 import { findParts, type Part, partOf } from '../../lib/models/parts.ts';
 import { SwinIR } from '../../lib/models/swinir.ts';
 import { UNet } from '../../lib/models/unet.ts';
@@ -201,6 +203,32 @@ test('query, key and value are read in this order, and a projection by its colum
       [1, 8],
     ],
   );
+});
+
+test("OSEDiff's adapters bear the names of a network that was made for them", () => {
+  const model = new OSEDiff({ unet, vae: { embed_dim: 4, ddconfig }, text: clip }, { unet: 3, vae: 2 });
+  const adapted = (module: Module): Shapes =>
+    new Map([...shapesOf(module)].filter(([key]) => /\.lora_[AB]\.|^input_blocks\.0\.0\./.test(key)));
+  const linear = (shapes: Shapes): Shapes =>
+    new Map([...shapes].map(([key, s]) => [key, /attentions.*\.to_.*lora/.test(key) ? s.slice(0, 2) : s]));
+  const [ownUnet, ownVae] = [adapted(model.unet), adapted(model.vae)];
+  const shapes = new Map([
+    ...prefixed(mapped(ownUnet, toDiffusers(unetNames)), 'state_dict_unet.'),
+    ...prefixed(linear(mapped(ownVae, toDiffusers(vaeNames))), 'state_dict_vae.'),
+  ]);
+  const file = { ...fileOf(shapes), metadata: { rank_unet: '3', rank_vae: '2' } };
+  assert.equal(findParts(file), []);
+  const adapters = adaptersOf(file);
+  assert.equal(adapters.ranks, { unet: 3, vae: 2 });
+  for (const [found, expected] of [
+    [adapters.unet, ownUnet],
+    [adapters.vae, ownVae],
+  ] as const) {
+    assert.ok(expected.size > 20);
+    assert.equal(new Map([...found.entries].map(([key, { shape }]) => [key, shape])), expected);
+  }
+  assert.throws(() => adaptersOf({ ...file, metadata: { rank_unet: '3' } }), /its rank_vae is undefined/);
+  assert.throws(() => adaptersOf(fileOf(unetShapes)), /no file of OSEDiff: it lacks state_dict_unet/);
 });
 
 test('a file of something else is refused with what it is', () => {

@@ -1,0 +1,36 @@
+import type { CommandModule } from 'yargs';
+import { type KnownModel, knownModel, knownModels } from '../models/catalogue.ts';
+import { shippedModels } from '../restore/model.ts';
+
+interface Args {
+  name?: string;
+  json: boolean;
+}
+
+export const modelsCommand: CommandModule<object, Args> = {
+  command: 'models [name]',
+  describe: 'list models: the files that each needs, their sizes and licences, where their authors publish them',
+  builder: (yargs) =>
+    yargs
+      .positional('name', { describe: 'only this one', type: 'string' })
+      .option('json', { describe: 'print one JSON object a model', type: 'boolean', default: false }),
+  handler: ({ name, json }) => {
+    if (name === undefined) for (const own of Object.keys(shippedModels)) show(shipped(own), json);
+    for (const model of name === undefined ? knownModels : [knownModel(name)]) show(model, json);
+  },
+};
+
+const shipped = (name: string): KnownModel => ({
+  name,
+  describe: 'the restorer that comes with this package: it needs no other files (docs/model-card.md)',
+  files: [],
+});
+
+function show(model: KnownModel, json: boolean): void {
+  if (json) return console.log(JSON.stringify(model));
+  console.log(`${model.name}\n  ${model.describe}`);
+  for (const { role, names, bytes, licence, source } of model.files) {
+    const size = bytes === undefined ? '' : `${(bytes / 1e9).toFixed(2)} GB, `;
+    console.log(`  ${role.padEnd(11)} ${names.join(' or ')}\n${' '.repeat(14)}${size}${licence}; ${source}`);
+  }
+}
