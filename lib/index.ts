@@ -8,10 +8,10 @@ export {
   type RestorerOptions,
 } from './restore/restorer.ts';
 export {
-  type Preprocessing,
   RewardModel,
   type RewardModelOptions,
   type Score,
   type ScoreOptions,
 } from './reward/model.ts';
+export type { Preprocessing } from './reward/pictures.ts';
 export { Device, type DeviceOptions, openDevice } from './runtime/index.ts';

@@ -14,6 +14,7 @@ import { modelsCommand } from './models.ts';
 import { restoreCommand } from './restore.ts';
 import { scoreCommand } from './score.ts';
 import { trainBaseCommand } from './train.ts';
+import { trainFrmCommand } from './train_frm.ts';
 import { trainSvmCommand } from './train_svm.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -50,7 +51,7 @@ const cli = yargs(hideBin(process.argv))
     data.command(facesCommand).command(degradeCommand).demandCommand(1, missing),
   )
   .command('train', 'train models', (train) =>
-    train.command(trainBaseCommand).command(trainSvmCommand).demandCommand(1, missing),
+    train.command(trainBaseCommand).command(trainSvmCommand).command(trainFrmCommand).demandCommand(1, missing),
   )
   .command(labelCommand)
   .command(modelsCommand)

@@ -1,7 +1,8 @@
 import { basename, resolve } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { readBytes } from '../image/files.ts';
-import { type Preprocessing, preprocessings, RewardModel } from '../reward/model.ts';
+import { RewardModel } from '../reward/model.ts';
+import { type Preprocessing, preprocessings } from '../reward/pictures.ts';
 import { UsageError } from './failure.ts';
 import { listInputs } from './inputs.ts';
 import { interrupted } from './interrupt.ts';

@@ -1,4 +1,5 @@
 import { ReflError } from '../errors.ts';
+import type { DType } from '../graph/dtype.ts';
 import { gelu, quickGelu } from '../graph/ops/activation.ts';
 import { attention } from '../graph/ops/attention.ts';
 import { add, cast } from '../graph/ops/elementwise.ts';
@@ -209,6 +210,11 @@ export class VisionTransformer extends Module {
   }
 }
 
+/** How a text tower is traced. */
+export interface TextOptions extends ForwardOptions {
+  dtype?: DType;
+}
+
 /** The text tower; keys are those of official checkpoints, in Stable Diffusion's below `cond_stage_model.model.`. */
 export class TextTransformer extends Module {
   readonly positional_embedding: Parameter;
@@ -238,12 +244,13 @@ export class TextTransformer extends Module {
    *
    * @param ids i32 [N, context_length]
    * @param options.skip how many of the last blocks are left out
+   * @param options.dtype what the blocks compute in: that of the table by default
    * @returns [N, context_length, width]
    */
-  tokens(ids: Tensor, { skip = 0, ...options }: ForwardOptions & { skip?: number } = {}): Tensor {
+  tokens(ids: Tensor, { skip = 0, dtype, ...options }: TextOptions & { skip?: number } = {}): Tensor {
     return this.trace(() => {
       const x = add(this.token_embedding.forward(ids), this.positional_embedding.value);
-      return this.ln_final.forward(this.transformer.forward(x, options, skip));
+      return this.ln_final.forward(this.transformer.forward(cast(x, dtype ?? x.dtype), options, skip));
     });
   }
 
@@ -253,7 +260,7 @@ export class TextTransformer extends Module {
    * @param ids i32 [N, context_length]
    * @returns [N, embed_dim], not normalised
    */
-  pooled(ids: Tensor, options: ForwardOptions = {}): Tensor {
+  pooled(ids: Tensor, options: TextOptions = {}): Tensor {
     const tokens = this.tokens(ids, options);
     return this.trace(() => {
       const [n, length, width] = tokens.shape;

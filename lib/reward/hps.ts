@@ -1,6 +1,7 @@
 import { ReflError } from '../errors.ts';
+import { statisticsOf } from '../graph/dtype.ts';
 import { crossEntropy, l2Normalize } from '../graph/ops/compose.ts';
-import { exp, mul } from '../graph/ops/elementwise.ts';
+import { cast, exp, mul } from '../graph/ops/elementwise.ts';
 import { reshape } from '../graph/ops/layout.ts';
 import { matmul } from '../graph/ops/matmul.ts';
 import { sum } from '../graph/ops/reduce.ts';
@@ -8,7 +9,7 @@ import type { Tensor } from '../graph/tensor.ts';
 import type { ForwardOptions } from '../models/blocks.ts';
 import type { CLIP, TextTransformer } from '../models/clip.ts';
 
-/** Features of length 1: images [N, E], texts [P, E]. */
+/** Features of length 1, in float32 at least: images [N, E], texts [P, E]. */
 export interface Features {
   images: Tensor;
   texts: Tensor;
@@ -17,13 +18,16 @@ export interface Features {
 /**
  * What HPS and FaceRewardModel compare.
  *
- * @param images [N, H, W, 3] of the model's size, preprocessed (./preprocess.ts)
+ * @param images [N, H, W, 3] of the model's size, preprocessed (./preprocess.ts); both towers compute in their dtype
  * @param ids tokens of the texts, i32 [P, context length]
  */
 export const features = (clip: CLIP, images: Tensor, ids: Tensor, options: ForwardOptions = {}): Features => ({
-  images: l2Normalize(clip.visual.forward(images, options)),
-  texts: l2Normalize(clip.pooled(ids, options)),
+  images: l2Normalize(widened(clip.visual.forward(images, options))),
+  texts: l2Normalize(widened(clip.pooled(ids, { ...options, dtype: images.dtype }))),
 });
+
+/** 16 bits would round away what good and better images differ by. */
+const widened = (x: Tensor): Tensor => cast(x, statisticsOf(x.dtype));
 
 /** The score of every image for every text, the cosine of their features: [N, P]. */
 export const scores = ({ images, texts }: Features): Tensor => matmul(images, texts, { transposeB: true });

@@ -1,39 +1,14 @@
 import { ReflError } from '../errors.ts';
 import { cosineSimilarity, l2Normalize } from '../graph/ops/compose.ts';
-import { affine, cast, div } from '../graph/ops/elementwise.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
-import { decodeImage, type ImageSource, nameOf } from '../image/picture.ts';
-import { CLIP, type CLIPConfig, vitH14 } from '../models/clip.ts';
-import { type Device, evaluate, openDevice, type Parameters, type Program } from '../runtime/index.ts';
+import type { ImageSource } from '../image/picture.ts';
+import type { CLIP, CLIPConfig } from '../models/clip.ts';
+import { type Device, openDevice, type Parameters, type Program } from '../runtime/index.ts';
 import { ClipTokenizer } from '../text/tokenizer.ts';
 import { loadWeights } from '../weights/load.ts';
-import { openSafetensors, type SafetensorsFile } from '../weights/safetensors.ts';
-import { diffusionRewardPreprocess, hpsPreprocess, padToSquare, type Resampling } from './preprocess.ts';
-
-/** How a picture [1, H, W, 3] in [0, 1] becomes what the image tower takes, of side `size`. */
-type Preprocess = (x: Tensor, size: number) => Tensor;
-
-/** HPS leaves a picture whose longer side fits already as narrow as it is, and its tower then fails: it is padded here. */
-const hps =
-  (resampling: Resampling): Preprocess =>
-  (x, size) =>
-    hpsPreprocess(Math.max(x.shape[1], x.shape[2]) === size ? padToSquare(x, size) : x, { size, resampling });
-
-const diffusionReward =
-  (antialias: boolean): Preprocess =>
-  (x, size) =>
-    diffusionRewardPreprocess(affine(x, 2, -1), { size, antialias });
-
-/** What `preprocessing` may be; see ./preprocess.ts. */
-export const preprocessings = {
-  hps: hps('antialias'),
-  'hps-plain': hps('plain'),
-  'hps-pil': hps('pil'),
-  diffusionreward: diffusionReward(true),
-  'diffusionreward-plain': diffusionReward(false),
-} satisfies Record<string, Preprocess>;
-
-export type Preprocessing = keyof typeof preprocessings;
+import { openSafetensors } from '../weights/safetensors.ts';
+import { clipOf } from './clip_file.ts';
+import { checkPreprocessing, concatenated, Pictures, type Preprocessing } from './pictures.ts';
 
 export interface RewardModelOptions {
   /**
@@ -85,7 +60,7 @@ export class RewardModel {
   readonly #clip: CLIP;
   readonly #config: CLIPConfig;
   readonly #tokenizer: ClipTokenizer;
-  readonly #preprocess: Preprocess;
+  readonly #pictures: Pictures;
   readonly #path: string;
   readonly #device: Device;
   readonly #parameters: Parameters;
@@ -98,14 +73,14 @@ export class RewardModel {
     clip: CLIP,
     config: CLIPConfig,
     tokenizer: ClipTokenizer,
-    preprocess: Preprocess,
+    pictures: Pictures,
     device: Device,
   ) {
     this.#path = path;
     this.#clip = clip;
     this.#config = config;
     this.#tokenizer = tokenizer;
-    this.#preprocess = preprocess;
+    this.#pictures = pictures;
     this.#device = device;
     this.#parameters = device.parameters();
   }
@@ -121,20 +96,18 @@ export class RewardModel {
     device = 'auto',
     threads,
   }: RewardModelOptions): Promise<RewardModel> {
-    if (!Object.hasOwn(preprocessings, preprocessing)) {
-      const known = Object.keys(preprocessings).join(', ');
-      throw new ReflError('ERR_OPTION', `unknown preprocessing ${preprocessing}: expected ${known}`);
-    }
+    checkPreprocessing(preprocessing);
     if (device === 'null') throw new ReflError('ERR_DEVICE', 'the device null computes nothing: use cpu');
     const words = await ClipTokenizer.load(tokenizer);
     const file = await openSafetensors(weights);
-    const { clip, config } = construct(file);
+    const { clip, config } = clipOf(file);
     const rows = config.text_cfg.vocab_size;
     if (words.size !== rows) {
       throw new ReflError('ERR_OPTION', `${tokenizer} has ${words.size} tokens, ${weights} was trained with ${rows}`);
     }
     const opened = await openDevice(device, { threads });
-    const model = new RewardModel(weights, clip, config, words, preprocessings[preprocessing], opened);
+    const pictures = new Pictures(opened, clip.visual.imageSize[0], preprocessing);
+    const model = new RewardModel(weights, clip, config, words, pictures, opened);
     try {
       await loadWeights(model.#parameters, clip, file, { frozen: true });
       return model;
@@ -179,7 +152,7 @@ export class RewardModel {
       const texts: Text[] = [];
       for (const i of chunk.keys())
         texts.push(await this.#text(captions[captions.length === 1 ? 0 : first + i], signal));
-      const images = await Promise.allSettled(chunk.map((picture) => this.#image(picture)));
+      const images = await Promise.allSettled(chunk.map((picture) => this.#pictures.prepare(picture)));
       results.push(...(await this.#compare(images, texts, signal)));
       onProgress?.(results.length / pictures.length);
     }
@@ -222,25 +195,6 @@ export class RewardModel {
     return text;
   }
 
-  /** A picture as the image tower takes it. */
-  async #image(source: ImageSource): Promise<Float32Array> {
-    const { width, height, data } = await decodeImage(source);
-    const [size] = this.#clip.visual.imageSize;
-    const picture = div(cast(input('picture', [1, height, width, 3], 'u8'), 'f32'), 255);
-    let y: Tensor;
-    try {
-      y = this.#preprocess(picture, size);
-    } catch (cause) {
-      throw new ReflError('ERR_IMAGE', `${nameOf(source)}: ${(cause as Error).message}`, { cause });
-    }
-    if (y.shape[1] !== size || y.shape[2] !== size) {
-      const why = `this preprocessing takes squares, the picture has ${width}x${height} pixels: use hps, or crop it`;
-      throw new ReflError('ERR_IMAGE', `${nameOf(source)}: ${why}`);
-    }
-    const { image } = await evaluate(this.#device, { image: y }, { picture: data });
-    return image as Float32Array;
-  }
-
   #program(pictures: number): Promise<Program> {
     const known = this.#programs.get(pictures);
     if (known) return known;
@@ -266,41 +220,12 @@ export class RewardModel {
       );
     }
     this.#programs.clear();
+    this.#pictures.dispose();
     this.#parameters.dispose();
     this.#device.dispose();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
-  }
-}
-
-function concatenated(parts: readonly Float32Array[]): Float32Array {
-  const whole = new Float32Array(parts.reduce((length, part) => length + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}
-
-/** Builds the model that a file's metadata describes, ViT-H/14 where it describes none; it may come from anyone. */
-function construct({ path, metadata, entries }: SafetensorsFile): { clip: CLIP; config: CLIPConfig } {
-  if (metadata.config === undefined) return { clip: new CLIP(vitH14), config: vitH14 };
-  try {
-    const config = JSON.parse(metadata.config) as CLIPConfig;
-    // Every block holds several tensors.
-    if (!(config.vision_cfg.layers + config.text_cfg.layers <= entries.size))
-      throw new Error('it has more layers than the file');
-    const clip = new CLIP(config);
-    const [height, width] = clip.visual.imageSize;
-    if (height !== width) throw new Error(`it takes images of ${height}x${width}, no squares`);
-    clip.visual.forward(input('images', [1, height, width, 3]));
-    clip.pooled(input('ids', [1, config.text_cfg.context_length], 'i32'));
-    return { clip, config };
-  } catch (cause) {
-    const why = (cause as Error).message;
-    throw new ReflError('ERR_WEIGHTS', `${path}: the metadata key config describes no CLIP: ${why}`, { cause });
   }
 }

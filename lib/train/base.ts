@@ -1,5 +1,3 @@
-import { existsSync } from 'node:fs';
-import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { PairSource } from '../data/pairs.ts';
 import { type OneStepConfig, OneStepRestorer } from '../diffusion/onestep.ts';
@@ -14,6 +12,7 @@ import type { Device } from '../runtime/index.ts';
 import { openSafetensors } from '../weights/safetensors.ts';
 import { loadCheckpoint, saveCheckpoint } from './checkpoint.ts';
 import { Optimizer } from './optimizer.ts';
+import { checkpointPath, checkResumable, newestCheckpoint, pruneCheckpoints, runKey } from './resume.ts';
 
 /** The restorer that ships: 64 x 64 latents of 48 channels, three levels, attention at 16 x 16. */
 export const baseConfig: OneStepConfig = {
@@ -96,11 +95,12 @@ export async function trainBase(
   const leaves = new Map([...weights, ...optimizer.state()]);
 
   await makeFolder(options.out);
+  const key = runKey(decisive(options, pairs), device);
   const newest = await newestCheckpoint(options.out);
   let from = 0;
   if (newest) {
     const { metadata } = await openSafetensors(newest);
-    checkResumable(newest, metadata, resumeKey(options, pairs), device);
+    checkResumable(newest, metadata, key);
     await loadCheckpoint(newest, parameters, leaves);
     from = Number(metadata.step);
   } else {
@@ -116,9 +116,8 @@ export async function trainBase(
   onStart?.({ parameters: model.parameterCount, peakBytes: program.peakBytes, from });
 
   const save = async (step: number): Promise<void> => {
-    const metadata = { step: String(step), threads: String(device.threads), options: resumeKey(options, pairs) };
-    await saveCheckpoint(join(options.out, checkpointName(step)), parameters, leaves, metadata);
-    for (const old of (await checkpoints(options.out)).slice(0, -2)) await rm(join(options.out, old));
+    await saveCheckpoint(checkpointPath(options.out, step), parameters, leaves, { step: String(step), ...key });
+    await pruneCheckpoints(options.out);
   };
   let next = pairs.batch(from, options.batch);
   for (let step = from; step < options.steps; step++) {
@@ -154,31 +153,12 @@ function learningRate(step: number, { lr, steps }: BaseOptions): number {
   return lr * warm * (0.01 + 0.99 * 0.5 * (1 + Math.cos((Math.PI * step) / steps)));
 }
 
-const checkpointName = (step: number): string => `step-${String(step).padStart(8, '0')}.safetensors`;
-
-const checkpoints = async (folder: string): Promise<string[]> =>
-  existsSync(folder) ? (await readdir(folder)).filter((name) => /^step-\d{8}\.safetensors$/.test(name)).sort() : [];
-
-async function newestCheckpoint(folder: string): Promise<string | undefined> {
-  const newest = (await checkpoints(folder)).at(-1);
-  return newest && join(folder, newest);
-}
-
 /** What decides the numbers of a run: a resumed one must have the same. */
-const resumeKey = ({ config, steps, batch, lr, seed }: BaseOptions, { size }: PairSource): string =>
-  JSON.stringify({ config, steps, batch, crop: size, lr, seed });
-
-function checkResumable(path: string, metadata: Readonly<Record<string, string>>, now: string, device: Device): void {
-  if (metadata.options !== now) {
-    throw new ReflError(
-      'ERR_CHECKPOINT',
-      `${path} was trained with ${metadata.options}, not ${now}: give the same, or another folder`,
-    );
-  }
-  if (Number(metadata.threads) !== device.threads) {
-    throw new ReflError(
-      'ERR_CHECKPOINT',
-      `${path} was trained with ${metadata.threads} threads, the device has ${device.threads}: another count gives other bits`,
-    );
-  }
-}
+const decisive = ({ config, steps, batch, lr, seed }: BaseOptions, { size }: PairSource): object => ({
+  config,
+  steps,
+  batch,
+  crop: size,
+  lr,
+  seed,
+});

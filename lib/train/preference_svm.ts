@@ -15,7 +15,7 @@ export interface Sample {
 export const isDecided = ({ share }: Sample): boolean => share !== 0.5;
 
 /** Whether a margin agrees with most people; half right where it says nothing. */
-export const agreement = (margin: number, { share }: Sample): number =>
+export const agreement = (margin: number, { share }: Pick<Sample, 'share'>): number =>
   margin === 0 ? 0.5 : Number(margin > 0 === share > 0.5);
 
 export interface PreferenceState {
