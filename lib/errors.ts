@@ -16,6 +16,7 @@ export type ErrorCode =
   | 'ERR_IMAGE'
   | 'ERR_FILE'
   | 'ERR_DATA'
+  | 'ERR_ENDPOINT'
   | 'ERR_OPTION';
 
 /** Base of every error thrown here. `code` is stable; `message` says what, where and what to do. */

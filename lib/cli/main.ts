@@ -4,6 +4,7 @@ import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { defaultRanges } from '../data/degrade.ts';
 import { benchCommand } from './bench.ts';
+import { captionCommand } from './caption.ts';
 import { degradeCommand } from './degrade.ts';
 import { doctorCommand } from './doctor.ts';
 import { facesCommand } from './faces.ts';
@@ -48,7 +49,7 @@ const cli = yargs(hideBin(process.argv))
   .command(restoreCommand)
   .command(scoreCommand)
   .command('data', 'work on data sets', (data) =>
-    data.command(facesCommand).command(degradeCommand).demandCommand(1, missing),
+    data.command(facesCommand).command(degradeCommand).command(captionCommand).demandCommand(1, missing),
   )
   .command('train', 'train models', (train) =>
     train.command(trainBaseCommand).command(trainSvmCommand).command(trainFrmCommand).demandCommand(1, missing),

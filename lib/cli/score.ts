@@ -1,4 +1,4 @@
-import { basename, resolve } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { readBytes } from '../image/files.ts';
 import { RewardModel } from '../reward/model.ts';
@@ -97,6 +97,7 @@ async function readCaptions(path: string): Promise<(file: string) => string> {
     if (other !== undefined && other !== caption) throw new UsageError(`${path}: ${image} has two captions`);
     known.set(image, caption);
     known.set(resolve(image), caption);
+    known.set(resolve(dirname(path), image), caption);
   }
   return (file) => {
     const caption = known.get(file) ?? known.get(resolve(file)) ?? known.get(basename(file));

@@ -71,16 +71,20 @@ export const toJsonLines = (records: readonly object[]): Buffer =>
 export class JsonLinesFile {
   /** What the file held when it was opened. */
   readonly lines: readonly Line[];
+  /** Whether its last line had been cut off, and was removed. */
+  readonly cut: boolean;
   private readonly path: string;
   private readonly file: FileHandle;
   private readonly lock: Lock;
   private bytes: number;
+  private last = Promise.resolve();
 
-  private constructor(path: string, file: FileHandle, lock: Lock, { lines, wholeBytes }: Lines) {
+  private constructor(path: string, file: FileHandle, lock: Lock, { lines, cut, wholeBytes }: Lines) {
     this.path = path;
     this.file = file;
     this.lock = lock;
     this.lines = lines;
+    this.cut = cut;
     this.bytes = wholeBytes;
   }
 
@@ -106,9 +110,11 @@ export class JsonLinesFile {
     }
   }
 
-  /** Adds a line. Throws ERR_FILE, and then the file is what it was. */
+  /** Adds a line behind those of earlier calls. Throws ERR_FILE, and then the file is what it was. */
   append(record: object): Promise<void> {
-    return this.write(`${JSON.stringify(record)}\n`);
+    const written = this.last.then(() => this.write(`${JSON.stringify(record)}\n`));
+    this.last = written.catch(() => {});
+    return written;
   }
 
   private async write(text: string): Promise<void> {

@@ -11,7 +11,7 @@ export interface Tokens {
 }
 
 /** What a cleaned text is cut into before pairs are merged: contractions, words, single digits, runs of anything else. */
-const words = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
+export const words = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
 /** Characters of one text that are looked at: far more than 77 tokens hold. */
 const longestText = 20_000;
 

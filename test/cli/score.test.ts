@@ -53,6 +53,13 @@ test('captions come from a file, by path or by name; one that is too long is rep
   assert.match(errorLines(outcome)[0], /b\.png: its caption is too long/);
 });
 
+test('captions name pictures relative to their file, as data caption writes them', async () => {
+  const file = join(folder, 'relative.jsonl');
+  await writeFile(file, '{"image": "pictures/a.png", "caption": "low"}\n');
+  const outcome = await score(a, '--captions', file, '--json');
+  assert.is(JSON.parse(outcome.stdout).caption, 'low');
+});
+
 test('a picture that cannot be read costs one line, and the others are scored', async () => {
   const bad = join(folder, 'bad.png');
   await writeFile(bad, 'no picture');
