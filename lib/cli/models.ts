@@ -27,7 +27,10 @@ const shipped = (name: string): KnownModel => ({
 });
 
 function show(model: KnownModel, json: boolean): void {
-  if (json) return console.log(JSON.stringify(model));
+  if (json) {
+    console.log(JSON.stringify(model));
+    return;
+  }
   console.log(`${model.name}\n  ${model.describe}`);
   for (const { role, names, bytes, licence, source } of model.files) {
     const size = bytes === undefined ? '' : `${(bytes / 1e9).toFixed(2)} GB, `;

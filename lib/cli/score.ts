@@ -29,7 +29,7 @@ export const scoreCommand: CommandModule<object, Args> = {
     yargs.positional('inputs', inputs).options({
       weights: {
         requiresArg: true,
-        describe: 'a .safetensors file of HPS v2, HPS v2.1 or FaceRewardModel',
+        describe: 'HPS v2, HPS v2.1 or FaceRewardModel, as published or as .safetensors',
         type: 'string',
         demandOption: true,
       },

@@ -36,7 +36,10 @@ export const trainFrmCommand: CommandModule<object, Args> = {
   describe: 'train a face reward model on labelled pairs; started again, it goes on from its newest checkpoint',
   builder: (yargs) =>
     yargs.positional('labels', { describe: 'what label wrote', type: 'string', demandOption: true }).options({
-      weights: { ...file('a .safetensors file of HPS v2 or another CLIP to start from'), conflicts: 'model' },
+      weights: {
+        ...file('HPS v2 as published, or a .safetensors file of any CLIP, to start from'),
+        conflicts: 'model',
+      },
       model: file("a JSON file in open_clip's words: a CLIP to be drawn anew, all of which trains"),
       tokenizer: { ...file("CLIP's tokenizer.json, its list of merges, or a folder with one"), demandOption: true },
       out: { ...file('folder for checkpoints, events for TensorBoard, and weights'), alias: 'o', demandOption: true },

@@ -1,10 +1,10 @@
 import { ReflError } from '../errors.ts';
 import { input } from '../graph/tensor.ts';
 import { CLIP, type CLIPConfig, vitH14 } from '../models/clip.ts';
-import type { SafetensorsFile } from '../weights/safetensors.ts';
+import type { WeightsFile } from '../weights/format.ts';
 
 /** Builds the model that a file's metadata describes, ViT-H/14 where it describes none; it may come from anyone. */
-export function clipOf({ path, metadata, entries }: SafetensorsFile): { clip: CLIP; config: CLIPConfig } {
+export function clipOf({ path, metadata, entries }: WeightsFile): { clip: CLIP; config: CLIPConfig } {
   if (metadata.config === undefined) return { clip: new CLIP(vitH14), config: vitH14 };
   try {
     const config = JSON.parse(metadata.config) as CLIPConfig;

@@ -6,14 +6,14 @@ import type { CLIP, CLIPConfig } from '../models/clip.ts';
 import { type Device, openDevice, type Parameters, type Program } from '../runtime/index.ts';
 import { ClipTokenizer } from '../text/tokenizer.ts';
 import { loadWeights } from '../weights/load.ts';
-import { openSafetensors } from '../weights/safetensors.ts';
+import { openWeights } from '../weights/open.ts';
 import { clipOf } from './clip_file.ts';
 import { checkPreprocessing, concatenated, Pictures, type Preprocessing } from './pictures.ts';
 
 export interface RewardModelOptions {
   /**
-   * A safetensors file of HPS v2, HPS v2.1 or FaceRewardModel, under their own names; or of another CLIP, whose
-   * configuration (open_clip's JSON) stands in the metadata as `config`.
+   * Weights of HPS v2, HPS v2.1 or FaceRewardModel, as published or as safetensors; or a safetensors file of another CLIP,
+   * whose configuration (open_clip's JSON) stands in the metadata as `config`.
    */
   readonly weights: string;
   /** `tokenizer.json`, a list of merges, or a folder with one of them. */
@@ -99,7 +99,7 @@ export class RewardModel {
     checkPreprocessing(preprocessing);
     if (device === 'null') throw new ReflError('ERR_DEVICE', 'the device null computes nothing: use cpu');
     const words = await ClipTokenizer.load(tokenizer);
-    const file = await openSafetensors(weights);
+    const file = await openWeights(weights);
     const { clip, config } = clipOf(file);
     const rows = config.text_cfg.vocab_size;
     if (words.size !== rows) {

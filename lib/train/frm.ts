@@ -12,8 +12,10 @@ import { type Unlocked, unlock } from '../reward/frm.ts';
 import { Pictures, type Preprocessing } from '../reward/pictures.ts';
 import type { Device, Parameters } from '../runtime/index.ts';
 import { ClipTokenizer } from '../text/tokenizer.ts';
+import type { WeightsFile } from '../weights/format.ts';
 import { type Loadable, loadWeights } from '../weights/load.ts';
-import { openSafetensors, type SafetensorsFile } from '../weights/safetensors.ts';
+import { openWeights } from '../weights/open.ts';
+import { openSafetensors } from '../weights/safetensors.ts';
 import { loadCheckpoint, saveCheckpoint } from './checkpoint.ts';
 import { EventWriter } from './events.ts';
 import { type Judgement, PreferenceTrainer } from './frm_programs.ts';
@@ -22,7 +24,7 @@ import { PreferenceData, Rounds } from './preference_data.ts';
 import { checkpointPath, checkResumable, newestCheckpoint, pruneCheckpoints, runKey } from './resume.ts';
 
 export interface FrmOptions {
-  /** A safetensors file of HPS v2 (or of any CLIP, see RewardModel) to start from; or the configuration of one to be drawn anew. */
+  /** Weights of HPS v2, or of any CLIP as RewardModel takes them, to start from; or the configuration of one to be drawn anew. */
   readonly from: string | CLIPConfig;
   readonly tokenizer: string;
   /** Folder for checkpoints, events and the finished weights. */
@@ -250,9 +252,9 @@ function learningRate(step: number, { lr, warmup, steps }: FrmOptions): number {
   return (lr * (1 + Math.cos((Math.PI * (step - warmup)) / (steps - warmup)))) / 2;
 }
 
-async function modelOf({ from }: FrmOptions): Promise<{ clip: CLIP; config: CLIPConfig; file?: SafetensorsFile }> {
+async function modelOf({ from }: FrmOptions): Promise<{ clip: CLIP; config: CLIPConfig; file?: WeightsFile }> {
   if (typeof from !== 'string') return { clip: new CLIP(from), config: from };
-  const file = await openSafetensors(from);
+  const file = await openWeights(from);
   return { ...clipOf(file), file };
 }
 
@@ -261,7 +263,7 @@ async function loadRest(
   device: Device,
   parameters: Parameters,
   clip: CLIP,
-  file: SafetensorsFile | undefined,
+  file: WeightsFile | undefined,
   seed: number,
 ): Promise<void> {
   if (!file) return initialize(device, parameters, clip, BigInt(seed));
@@ -277,21 +279,25 @@ async function decisive(
   options: FrmOptions,
   config: CLIPConfig,
   labels: readonly Label[],
-  file: SafetensorsFile | undefined,
+  file: WeightsFile | undefined,
   device: Device,
 ): Promise<object> {
   const { from: _, tokenizer: __, out: ___, checkpointEvery: ____, ...rest } = options;
   const told = labels.map(({ a: _a, b: _b, ...label }) => label);
   const data = createHash('sha256').update(JSON.stringify(told)).digest('hex');
-  return { ...rest, config, data, weights: file ? await digestOf(file.path) : 'drawn', device: device.kind };
+  return { ...rest, config, data, weights: file ? await digestOf(file) : 'drawn', device: device.kind };
 }
 
-async function digestOf(path: string): Promise<string> {
+/** Of all files that hold the weights. */
+async function digestOf({ entries }: WeightsFile): Promise<string> {
   const hash = createHash('sha256');
-  try {
-    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 22 })) hash.update(chunk);
-  } catch (error) {
-    throw fileError('read', path, error);
+  const paths = new Set([...entries.values()].flatMap(({ pieces }) => pieces.map((piece) => piece.path)));
+  for (const path of [...paths].sort()) {
+    try {
+      for await (const chunk of createReadStream(path, { highWaterMark: 1 << 22 })) hash.update(chunk);
+    } catch (error) {
+      throw fileError('read', path, error);
+    }
   }
   return hash.digest('hex');
 }
