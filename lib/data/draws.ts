@@ -16,6 +16,11 @@ export class Draws {
     return Number(mix(this.#state) >> 32n);
   }
 
+  /** 64 random bits as a seed of noise on the device. */
+  seed(): bigint {
+    return BigInt.asIntN(64, (BigInt(this.bits()) << 32n) | BigInt(this.bits()));
+  }
+
   /** Uniform in [low, high). */
   uniform(low = 0, high = 1): number {
     return low + (high - low) * (this.bits() / 2 ** 32);

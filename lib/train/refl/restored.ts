@@ -59,15 +59,6 @@ export interface Entry {
 
 /** What {@link lastSteps} is fed, in float32. */
 export function lastStepsFeeds(batch: readonly Entry[]): Values {
-  const joined = (rows: readonly (readonly number[] | Float32Array)[]): Float32Array => {
-    const all = new Float32Array(rows.reduce((sum, row) => sum + row.length, 0));
-    let at = 0;
-    for (const row of rows) {
-      all.set(row, at);
-      at += row.length;
-    }
-    return all;
-  };
   const feeds: Record<string, Float32Array | Int32Array> = { x: joined(batch.map(({ x }) => x)) };
   const count = batch[0].steps.length;
   for (let i = 0; i < count; i++) {
@@ -78,6 +69,17 @@ export function lastStepsFeeds(batch: readonly Entry[]): Values {
     feeds[`noise.${i}`] = joined(batch.map(({ noise }) => noise[i]));
   }
   return feeds;
+}
+
+/** One after the other. */
+export function joined(parts: readonly (readonly number[] | Float32Array)[]): Float32Array {
+  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 /** What a restorer of DiffBIR's form is told beside the latents. */

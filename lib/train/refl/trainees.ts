@@ -1,0 +1,201 @@
+import type { Draws } from '../../data/draws.ts';
+import { NoiseSource } from '../../diffusion/sampling.ts';
+import { input, type Shape, type Tensor } from '../../graph/tensor.ts';
+import type { ForwardOptions } from '../../models/blocks.ts';
+import type { ControlNet } from '../../models/controlnet.ts';
+import type { ControlLDM } from '../../models/diffbir.ts';
+import type { OSEDiff } from '../../models/osediff.ts';
+import type { SwinIR } from '../../models/swinir.ts';
+import type { Module } from '../../nn/module.ts';
+import type { Device, Parameters, Program, Values } from '../../runtime/index.ts';
+import {
+  type Entry,
+  joined,
+  lastStepsFeeds,
+  type Restored,
+  restoredByControlLDM,
+  restoredByOSEDiff,
+} from './restored.ts';
+import { drawWalk, Rollout, type WalkOptions } from './rollout.ts';
+
+/** A degraded image of one training step, and what is drawn for it. */
+export interface Sample {
+  /** [side, side, 3] in [0, 1]. */
+  readonly degraded: Float32Array;
+  readonly draws: Draws;
+}
+
+/** A restorer that trains: how it restores a batch in the graph, and what that is fed. */
+export interface Trainee {
+  /** What trains are the trainable parameters below it. */
+  readonly module: Module;
+  /** Restores `count` images of the trainee's side, with gradients. */
+  restore(count: number): Restored;
+  /** Values of the feeds that {@link restore} made, with the weights as they are now. */
+  enter(samples: readonly Sample[]): Promise<Values>;
+  dispose(): void;
+}
+
+/** A network that restores in one go: SwinIR alone, or the restorer that ships. */
+export class NetworkTrainee implements Trainee {
+  readonly module: Module & { forward(x: Tensor): Tensor };
+  private readonly side: number;
+
+  /** @param side of the images; {@link Sample} says what they hold */
+  constructor(module: Module & { forward(x: Tensor): Tensor }, side: number) {
+    this.module = module;
+    this.side = side;
+  }
+
+  restore(count: number): Restored {
+    return { images: this.module.forward(input('degraded', [count, this.side, this.side, 3])), drift: [] };
+  }
+
+  async enter(samples: readonly Sample[]): Promise<Values> {
+    return { degraded: joined(samples.map(({ degraded }) => degraded)) };
+  }
+
+  dispose(): void {}
+}
+
+/** What restorers in latent space have in common when they train. */
+export interface LatentTrainee {
+  /** Side of the images, a multiple of what the networks need. */
+  readonly side: number;
+  /** Features of the one text that steers all images, [L, context_dim]: DiffusionReward's is empty. */
+  readonly context: { readonly values: Float32Array; readonly shape: Shape };
+  readonly options?: ForwardOptions;
+}
+
+export interface ControlLDMTraineeParts extends LatentTrainee {
+  readonly model: ControlLDM;
+  /** Makes the condition's image. */
+  readonly stage1: SwinIR;
+  /** A copy of the ControlNet that does not train. */
+  readonly frozen?: ControlNet;
+  readonly walk: WalkOptions;
+}
+
+/** A restorer of DiffBIR's form, whose ControlNet, or what of it is trainable, trains. */
+export class ControlLDMTrainee implements Trainee {
+  readonly module: Module;
+  private readonly parts: ControlLDMTraineeParts;
+  private readonly latent: Shape;
+  private readonly condition: Program;
+  private readonly rollout: Rollout;
+
+  private constructor(parts: ControlLDMTraineeParts, latent: Shape, condition: Program, rollout: Rollout) {
+    this.module = parts.model.controlnet;
+    this.parts = parts;
+    this.latent = latent;
+    this.condition = condition;
+    this.rollout = rollout;
+  }
+
+  /** @param parameters hold the values of all networks of `parts` */
+  static async create(
+    device: Device,
+    parameters: Parameters,
+    parts: ControlLDMTraineeParts,
+  ): Promise<ControlLDMTrainee> {
+    const { model, stage1, side, context } = parts;
+    const degraded = input('degraded', [1, side, side, 3]);
+    const hint = model.encode(stage1.forward(degraded)).mean;
+    const latent = hint.shape.slice(1);
+    const condition = await device.compile({ outputs: { hint } }, { parameters });
+    try {
+      return new ControlLDMTrainee(
+        parts,
+        latent,
+        condition,
+        await Rollout.create(device, parameters, model, latent, context.shape),
+      );
+    } catch (error) {
+      condition.dispose();
+      throw error;
+    }
+  }
+
+  restore(count: number): Restored {
+    const { model, frozen, walk, context, options } = this.parts;
+    const shape = [count, ...this.latent];
+    return restoredByControlLDM(model, {
+      shape,
+      count: walk.traced,
+      hint: input('hint', shape),
+      context: input('context', [count, ...context.shape]),
+      frozen,
+      options,
+    });
+  }
+
+  async enter(samples: readonly Sample[]): Promise<Values> {
+    const { walk, context } = this.parts;
+    const entries: Entry[] = [];
+    const hints: Float32Array[] = [];
+    for (const { degraded, draws } of samples) {
+      const hint = (await this.condition.run({ degraded })).hint as Float32Array;
+      const steps = drawWalk(draws, walk);
+      entries.push(await this.rollout.enter({ hint, context: context.values }, steps, walk, draws.seed()));
+      hints.push(hint);
+    }
+    return { ...lastStepsFeeds(entries), hint: joined(hints), context: joined(samples.map(() => context.values)) };
+  }
+
+  dispose(): void {
+    this.condition.dispose();
+    this.rollout.dispose();
+  }
+}
+
+export interface OSEDiffTraineeParts extends LatentTrainee {
+  readonly model: OSEDiff;
+  /** A copy that does not train. */
+  readonly frozen?: OSEDiff;
+}
+
+/** A restorer of OSEDiff's form: its adapters, or whatever of it is trainable, train. */
+export class OSEDiffTrainee implements Trainee {
+  readonly module: Module;
+  private readonly parts: OSEDiffTraineeParts;
+  private readonly latent: Shape;
+  private readonly noise: NoiseSource;
+
+  private constructor(parts: OSEDiffTraineeParts, latent: Shape, noise: NoiseSource) {
+    this.module = parts.model;
+    this.parts = parts;
+    this.latent = latent;
+    this.noise = noise;
+  }
+
+  static async create(device: Device, parts: OSEDiffTraineeParts): Promise<OSEDiffTrainee> {
+    const { model, side } = parts;
+    const latent = model.encode(input('degraded', [1, side, side, 3])).mean.shape.slice(1);
+    return new OSEDiffTrainee(parts, latent, await NoiseSource.create(device, latent));
+  }
+
+  restore(count: number): Restored {
+    const { model, frozen, side, context, options } = this.parts;
+    return restoredByOSEDiff(model, {
+      degraded: input('degraded', [count, side, side, 3]),
+      context: input('context', [count, ...context.shape]),
+      noise: input('noise', [count, ...this.latent]),
+      frozen,
+      options,
+    });
+  }
+
+  async enter(samples: readonly Sample[]): Promise<Values> {
+    const noises: Float32Array[] = [];
+    for (const { draws } of samples) noises.push(await this.noise.draw(draws.seed(), 0));
+    return {
+      degraded: joined(samples.map(({ degraded }) => degraded)),
+      context: joined(samples.map(() => this.parts.context.values)),
+      noise: joined(noises),
+    };
+  }
+
+  dispose(): void {
+    this.noise.dispose();
+  }
+}
