@@ -13,6 +13,7 @@ export type ErrorCode =
   | 'ERR_ABORTED'
   | 'ERR_WEIGHTS'
   | 'ERR_CHECKPOINT'
+  | 'ERR_DIVERGED'
   | 'ERR_IMAGE'
   | 'ERR_FILE'
   | 'ERR_DATA'

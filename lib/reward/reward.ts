@@ -29,13 +29,13 @@ export interface Reward {
 /**
  * The face reward model as a judge: the cosine of image and caption, without the softmax's factor (DiffusionReward).
  *
- * @param options.size side of the images that `clip` takes, 224 by default
  * @param options.antialias off as the published code ran; see {@link diffusionRewardPreprocess}
  */
-export const frmReward = (clip: CLIP, options: { size?: number; antialias?: boolean } = {}): Reward => ({
+export const frmReward = (clip: CLIP, options: { antialias?: boolean } = {}): Reward => ({
   name: 'frm',
   score({ images, captions }) {
-    const small = diffusionRewardPreprocess(affine(images, 2, -1), options);
+    const [size] = clip.visual.imageSize;
+    const small = diffusionRewardPreprocess(affine(images, 2, -1), { size, ...options });
     return reshape(pairedScores(features(clip, small, captions)), [images.shape[0]]);
   },
 });

@@ -1,7 +1,8 @@
+import { ReflError } from '../errors.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Parameters } from '../runtime/index.ts';
 import { loadWeights } from '../weights/load.ts';
-import { openSafetensors } from '../weights/safetensors.ts';
+import { openSafetensors, readTensor } from '../weights/safetensors.ts';
 import { type Source, writeSafetensors } from '../weights/write.ts';
 
 /** Persistent tensors by the keys they have in a checkpoint. */
@@ -27,4 +28,16 @@ export async function loadCheckpoint(path: string, parameters: Parameters, leave
   const file = await openSafetensors(path);
   const trained = new Map([...leaves].map(([key, value]) => [key, { value, trainable: true }]));
   await loadWeights(parameters, { namedParameters: () => trained, namedBuffers: () => new Map() }, file);
+}
+
+/** Replaces the values of leaves that have buffers by a checkpoint's. Throws ERR_CHECKPOINT unless its keys are exactly theirs. */
+export async function overwriteFrom(path: string, parameters: Parameters, leaves: Leaves): Promise<void> {
+  const file = await openSafetensors(path);
+  const strange = [...file.entries.keys()].find((key) => !leaves.has(key));
+  const missing = [...leaves.keys()].find((key) => !file.entries.has(key));
+  if (strange !== undefined || missing !== undefined) {
+    const what = strange === undefined ? `lacks ${missing}` : `holds ${strange}, which does not train`;
+    throw new ReflError('ERR_CHECKPOINT', `${path} ${what}: it belongs to another run`);
+  }
+  for (const [key, leaf] of leaves) parameters.write(leaf, await readTensor(file, key));
 }

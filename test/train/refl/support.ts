@@ -66,7 +66,7 @@ export type Networks = ReturnType<typeof networks>;
 
 /** The paper's three losses. */
 export const terms = ({ clip, lpips }: Pick<Networks, 'clip' | 'lpips'>): Record<string, Weighted> => ({
-  reward: { weight: paperWeights.reward, loss: rewardLoss(frmReward(clip, { size: 8 })) },
+  reward: { weight: paperWeights.reward, loss: rewardLoss(frmReward(clip)) },
   lpips: { weight: paperWeights.lpips, loss: lpipsLoss(lpips) },
   wavelet: { weight: paperWeights.wavelet, loss: waveletLoss },
 });

@@ -1,0 +1,106 @@
+import type { TypedArray } from '../graph/dtype.ts';
+import { reachable } from '../graph/grad.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import type { Module } from '../nn/module.ts';
+import type { Device, Parameters, Program, Values } from '../runtime/index.ts';
+import type { Leaves } from './checkpoint.ts';
+import { GradientSum, Optimizer, type OptimizerOptions } from './optimizer.ts';
+
+/** The graph of one batch: what is reported, and the gradients by the learner's weights. */
+export interface BatchGraph {
+  readonly outputs: Readonly<Record<string, Tensor>>;
+  /** By the tensors of {@link Learner.weights}, in their order. */
+  readonly gradients: readonly Tensor[];
+}
+
+/** A module that learns from sums of gradients over several batches. */
+export class Learner {
+  /** What a checkpoint holds: trained weights and the optimizer's state. */
+  readonly leaves: Leaves;
+  private readonly optimizer: Optimizer;
+
+  /** @param module what of it trains is marked */
+  constructor(module: Module, options: OptimizerOptions) {
+    this.optimizer = new Optimizer(module, options);
+    const trained = [...module.namedParameters()].filter(([, { trainable }]) => trainable);
+    this.leaves = new Map([...trained.map(([key, { value }]) => [key, value] as const), ...this.optimizer.state()]);
+  }
+
+  /** The leaves to differentiate by. */
+  get weights(): Tensor[] {
+    return this.optimizer.weights;
+  }
+
+  /** Makes the optimizer's state beside the weights, for a run that begins. */
+  create(parameters: Parameters): Promise<void> {
+    return this.optimizer.create(parameters);
+  }
+
+  /** @param accumulate batches a step, which is made of their mean */
+  async compile(
+    device: Device,
+    parameters: Parameters,
+    { outputs, gradients }: BatchGraph,
+    accumulate: number,
+  ): Promise<LearnerPrograms> {
+    const read = reachable([...Object.values(outputs), ...gradients]).flatMap(({ leaf }) =>
+      leaf?.kind === 'input' ? [leaf.name] : [],
+    );
+    const sum = new GradientSum(this.weights);
+    sum.create(parameters);
+    const { nodes, norm } = this.optimizer.updates(sum.totals, accumulate);
+    const batch = await device.compile({ outputs, updates: sum.updates(gradients) }, { parameters });
+    try {
+      const step = await device.compile({ outputs: { norm }, updates: nodes }, { parameters });
+      return new LearnerPrograms(this.optimizer, sum, new Set(read), batch, step);
+    } catch (error) {
+      batch.dispose();
+      throw error;
+    }
+  }
+}
+
+/** The compiled graphs of a {@link Learner}. */
+export class LearnerPrograms {
+  private readonly optimizer: Optimizer;
+  private readonly sum: GradientSum;
+  private readonly read: ReadonlySet<string>;
+  private readonly batch: Program;
+  private readonly step: Program;
+
+  constructor(optimizer: Optimizer, sum: GradientSum, read: ReadonlySet<string>, batch: Program, step: Program) {
+    this.optimizer = optimizer;
+    this.sum = sum;
+    this.read = read;
+    this.batch = batch;
+    this.step = step;
+  }
+
+  /** Bytes of the programs beside the parameters. */
+  get peakBytes(): number {
+    return this.batch.peakBytes + this.step.peakBytes;
+  }
+
+  /**
+   * Adds the gradients of batch number `k` of a step, from 0, and resolves to the graph's outputs. `feeds` may hold what the
+   * graph does not read: which losses look at what is their own affair.
+   */
+  add(feeds: Values, k: number): Promise<Record<string, TypedArray>> {
+    const read = Object.fromEntries(Object.entries(feeds).filter(([name]) => this.read.has(name)));
+    return this.batch.run({ ...read, ...this.sum.feeds(k) });
+  }
+
+  /** Makes step number `step`, from 1, of what was added; resolves to the norm of the mean gradient. */
+  async update(step: number, lr: number): Promise<number> {
+    return Number((await this.step.run(this.optimizer.feeds(step, lr))).norm[0]);
+  }
+
+  dispose(): void {
+    this.batch.dispose();
+    this.step.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

@@ -1,0 +1,125 @@
+import { join } from 'node:path';
+import { Lock } from '../../data/lock.ts';
+import type { PairSource } from '../../data/pairs.ts';
+import { ReflError } from '../../errors.ts';
+import { makeFolder } from '../../image/files.ts';
+import type { Device, Parameters } from '../../runtime/index.ts';
+import { openSafetensors } from '../../weights/safetensors.ts';
+import { overwriteFrom, saveCheckpoint } from '../checkpoint.ts';
+import { EventWriter } from '../events.ts';
+import { checkpointPath, checkResumable, newestCheckpoint, pruneCheckpoints, runKey } from '../resume.ts';
+import { type ReflModels, Session, type SessionOptions, type StepFigures } from './session.ts';
+
+export interface ReflOptions extends SessionOptions {
+  /** Folder for checkpoints and events. */
+  readonly out: string;
+  readonly steps: number;
+  /** Steps between checkpoints; the last two are kept. */
+  readonly checkpointEvery: number;
+}
+
+export interface ReflStep extends StepFigures {
+  /** From 1. */
+  readonly step: number;
+  readonly steps: number;
+  readonly seconds: number;
+}
+
+export interface ReflStart {
+  /** How many values train. */
+  readonly trained: number;
+  /** Bytes of the programs; of weights, gradients and moments. */
+  readonly peakBytes: number;
+  readonly stateBytes: number;
+  /** Steps that were made already. */
+  readonly from: number;
+}
+
+export interface ReflEvents {
+  /** Ends training after the step under way; a checkpoint is written first. */
+  readonly signal?: AbortSignal;
+  readonly onStart?: (start: ReflStart) => void;
+  readonly onStep?: (step: ReflStep) => void;
+}
+
+/** So many steps in a row without a finite gradient end a run. */
+const mostBad = 10;
+
+/**
+ * Trains a restorer by the rewards of its images (DiffusionReward): in each step images are restored with the weights as they
+ * are, the losses' gradients go back through the last denoising steps, and every few steps the judge learns that the
+ * photographs are better. Everything drawn depends on the seed and the step only, so a run that goes on from its newest state ends
+ * with the same bits as one that never stopped. Throws ERR_DIVERGED where gradients stay infinite.
+ *
+ * @param parameters hold the values of all models; those of what trains are replaced by a newer state in `out`
+ * @returns where the state after the last step lies, or undefined when `signal` ended training early
+ */
+export async function trainRefl(
+  device: Device,
+  parameters: Parameters,
+  pairs: PairSource,
+  models: ReflModels,
+  options: ReflOptions,
+  { signal, onStart, onStep }: ReflEvents = {},
+): Promise<string | undefined> {
+  const { out, steps, checkpointEvery, ...decisive } = options;
+  await makeFolder(out);
+  using _ = await Lock.take(join(out, '.lock'), out);
+  using session = new Session(models, options);
+  await session.create(parameters);
+  const weights = Object.entries(models.terms).map(([name, { weight }]) => [name, weight]);
+  const key = runKey({ ...decisive, weights, side: pairs.size, device: device.kind }, device);
+  const newest = await newestCheckpoint(out);
+  let from = 0;
+  if (newest) {
+    const { metadata } = await openSafetensors(newest);
+    checkResumable(newest, metadata, key);
+    await overwriteFrom(newest, parameters, session.leaves);
+    from = Number(metadata.step);
+  }
+  await session.compile(device, parameters, pairs.size);
+  const { trained, peakBytes } = session;
+  onStart?.({ trained, peakBytes, stateBytes: parameters.bytes, from });
+
+  await using log = await EventWriter.open(out, from + 1);
+  const load = (step: number) => pairs.batch(step, options.batch * options.accumulate);
+  let next = load(from);
+  let bad = 0;
+  for (let done = from; done < steps; ) {
+    const start = performance.now();
+    const images = await next;
+    if (done + 1 < steps) next = load(done + 1);
+    next.catch(() => {}); // met where it is awaited
+    const figures = await session.step(done, images);
+    done++;
+    onStep?.({ step: done, steps, ...figures, seconds: (performance.now() - start) / 1000 });
+    await log.scalars(done, scalarsOf(figures));
+    bad = Number.isFinite(figures.norm) ? 0 : bad + 1;
+    if (bad === mostBad) {
+      throw new ReflError(
+        'ERR_DIVERGED',
+        `${bad} steps in a row up to ${done} had no finite gradient; go on from the newest checkpoint in ${out} with a lower learning rate`,
+      );
+    }
+    if (done % checkpointEvery === 0 || done === steps || signal?.aborted) {
+      await saveCheckpoint(checkpointPath(out, done), parameters, session.leaves, { step: String(done), ...key });
+      await pruneCheckpoints(out);
+    }
+    if (signal?.aborted && done < steps) {
+      await next.catch(() => {});
+      return undefined;
+    }
+  }
+  return checkpointPath(out, steps);
+}
+
+/** A step's figures by TensorBoard's tags. */
+function scalarsOf({ losses, norms, norm, judge }: StepFigures): Record<string, number> {
+  const tagged = (folder: string, values: Readonly<Record<string, number>>): [string, number][] =>
+    Object.entries(values).map(([name, value]) => [`${folder}/${name}`, value]);
+  return Object.fromEntries([
+    ...tagged('loss', losses),
+    ...tagged('gradient', { ...norms, weights: norm }),
+    ...tagged('judge', judge ? { ...judge } : {}),
+  ]);
+}

@@ -1,0 +1,185 @@
+import { Draws } from '../../data/draws.ts';
+import type { TypedArray } from '../../graph/dtype.ts';
+import { input } from '../../graph/tensor.ts';
+import type { CLIP } from '../../models/clip.ts';
+import type { Device, Parameters } from '../../runtime/index.ts';
+import type { Leaves } from '../checkpoint.ts';
+import { Learner, type LearnerPrograms } from '../learner.ts';
+import { judgeGraph } from './judge.ts';
+import { objective, type Weighted } from './objective.ts';
+import type { Sample, Trainee } from './trainees.ts';
+
+/** How the judge goes on learning. */
+export interface MovingOptions {
+  /** Steps of the restorer for each of the judge. */
+  readonly every: number;
+  readonly lr: number;
+  /** Factor of its loss. */
+  readonly weight: number;
+  /** Of matrices only. */
+  readonly weightDecay: number;
+  /** Longest gradient. */
+  readonly clip: number;
+}
+
+/** DiffusionReward's. */
+export const paperJudge: MovingOptions = { every: 10, lr: 2e-6, weight: 0.1, weightDecay: 0.35, clip: 1 };
+
+export interface SessionOptions {
+  /** Images a batch, and batches a step: a step is made of the mean gradient of all of them. */
+  readonly batch: number;
+  readonly accumulate: number;
+  /** Constant. */
+  readonly lr: number;
+  /** Of matrices only. */
+  readonly weightDecay: number;
+  /** Longest gradient; none is shortened without. */
+  readonly clip?: number;
+  readonly seed: number;
+  /** Weight of the drift from the frozen copy, where the trainee has one. */
+  readonly drift: number;
+  /** Left out: the judge stays as it is. */
+  readonly moving?: MovingOptions;
+  /** Whether the judge's blocks are computed a second time as it learns, to save memory. */
+  readonly recompute?: boolean;
+}
+
+/** What trains, and what by. All values are in the same parameters. */
+export interface ReflModels {
+  readonly trainee: Trainee;
+  /** The losses of the images by name. */
+  readonly terms: Readonly<Record<string, Weighted>>;
+  /** The face reward model that moves, with what of it trains marked. */
+  readonly judge: CLIP;
+  /** Tokens of the caption that all images share. */
+  readonly caption: Int32Array;
+}
+
+/** What a step came to. */
+export interface StepFigures {
+  /** Mean losses by name, unweighted, and `total`. */
+  readonly losses: Readonly<Record<string, number>>;
+  /** Mean norms of the weighted losses' gradients: at the images, and at the features that drift. */
+  readonly norms: Readonly<Record<string, number>>;
+  /** Norm of the mean gradient by the weights; a step at which it is not finite changes nothing. */
+  readonly norm: number;
+  /** Of a step at which the judge learned: its mean loss, and by how much it then preferred the photographs. */
+  readonly judge?: { readonly loss: number; readonly margin: number };
+}
+
+/** The images of a step, [batch * accumulate, side, side, 3] in [0, 1]. */
+export interface StepImages {
+  readonly degraded: Float32Array;
+  readonly clean: Float32Array;
+}
+
+/** The learners of a run and their programs: what makes a step. */
+export class Session {
+  /** What a checkpoint holds. */
+  readonly leaves: Leaves;
+  private readonly models: ReflModels;
+  private readonly options: SessionOptions;
+  private readonly restorer: Learner;
+  private readonly judge: Learner | undefined;
+  private programs: { restorer: LearnerPrograms; judge?: LearnerPrograms } | undefined;
+
+  constructor(models: ReflModels, options: SessionOptions) {
+    this.models = models;
+    this.options = options;
+    const { weightDecay, clip, moving } = options;
+    this.restorer = new Learner(models.trainee.module, { weightDecay, clip, average: false });
+    this.judge = moving && new Learner(models.judge, { ...moving, average: false });
+    const learners = { restorer: this.restorer, ...(this.judge ? { judge: this.judge } : {}) };
+    this.leaves = new Map(
+      Object.entries(learners).flatMap(([name, { leaves }]) =>
+        [...leaves].map(([key, leaf]) => [`${name}.${key}`, leaf] as const),
+      ),
+    );
+  }
+
+  /** How many values of the restorer train. */
+  get trained(): number {
+    return this.restorer.weights.reduce((sum, { size }) => sum + size, 0);
+  }
+
+  /** Bytes of the programs beside the parameters. */
+  get peakBytes(): number {
+    return Object.values(this.programs ?? {}).reduce((sum, { peakBytes }) => sum + peakBytes, 0);
+  }
+
+  /** Makes the optimizers' state beside the weights. */
+  async create(parameters: Parameters): Promise<void> {
+    await this.restorer.create(parameters);
+    await this.judge?.create(parameters);
+  }
+
+  /** @param side of the images */
+  async compile(device: Device, parameters: Parameters, side: number): Promise<void> {
+    const { trainee, terms, judge, caption } = this.models;
+    const { batch, accumulate, drift, moving, recompute } = this.options;
+    const { images, drift: pairs } = trainee.restore(batch);
+    const targets = input('targets', [batch, side, side, 3]);
+    const captions = input('captions', [batch, caption.length], 'i32');
+    const kept = pairs.length ? { weight: drift, pairs } : undefined;
+    const { losses, norms, gradients } = objective({ images, targets, captions }, terms, kept);
+    const named = (prefix: string, tensors: typeof losses): typeof losses =>
+      Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [prefix + name, tensor]));
+    const graph = {
+      outputs: { images, ...named('loss.', losses), ...named('norm.', norms) },
+      gradients: gradients(this.restorer.weights),
+    };
+    const restorer = await this.restorer.compile(device, parameters, graph, accumulate);
+    this.programs = { restorer };
+    if (!this.judge || !moving) return;
+    const judging = judgeGraph(judge, this.judge.weights, { batch, side, weight: moving.weight, recompute });
+    this.programs = { restorer, judge: await this.judge.compile(device, parameters, judging, accumulate) };
+  }
+
+  /** Step number `step`, from 0. */
+  async step(step: number, { degraded, clean }: StepImages): Promise<StepFigures> {
+    const { trainee, caption } = this.models;
+    const { batch, accumulate, lr, seed, moving } = this.options;
+    const { restorer, judge } = this.programs!;
+    const size = degraded.length / (batch * accumulate);
+    const part = (all: Float32Array, first: number, count: number): Float32Array =>
+      all.subarray(first * size, (first + count) * size);
+    const captions = Int32Array.from({ length: batch * caption.length }, (_, i) => caption[i % caption.length]);
+    const beside = (k: number) => ({ targets: part(clean, k * batch, batch), captions });
+
+    const found: Record<string, TypedArray>[] = [];
+    for (let k = 0; k < accumulate; k++) {
+      const samples = Array.from({ length: batch }, (_, i): Sample => {
+        const place = k * batch + i;
+        return { degraded: part(degraded, place, 1), draws: new Draws(seed, step, place) };
+      });
+      found.push(await restorer.add({ ...(await trainee.enter(samples)), ...beside(k) }, k));
+    }
+    const norm = await restorer.update(step + 1, lr);
+    const figures = { losses: means(found, 'loss.'), norms: means(found, 'norm.'), norm };
+    if (!judge || !moving || (step + 1) % moving.every) return figures;
+
+    const told: Record<string, TypedArray>[] = [];
+    for (let k = 0; k < accumulate; k++) told.push(await judge.add({ restored: found[k].images, ...beside(k) }, k));
+    await judge.update((step + 1) / moving.every, moving.lr);
+    const { loss, margin } = means(told, '');
+    return { ...figures, judge: { loss, margin } };
+  }
+
+  dispose(): void {
+    this.programs?.restorer.dispose();
+    this.programs?.judge?.dispose();
+    this.programs = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Means over batches of the outputs of one value whose names begin with `prefix`, by the rest of the name. */
+function means(batches: readonly Record<string, TypedArray>[], prefix: string): Record<string, number> {
+  const names = Object.keys(batches[0]).filter((name) => name.startsWith(prefix) && batches[0][name].length === 1);
+  const mean = (name: string): number =>
+    batches.reduce((sum, { [name]: [value] }) => sum + Number(value), 0) / batches.length;
+  return Object.fromEntries(names.map((name) => [name.slice(prefix.length), mean(name)]));
+}

@@ -1,0 +1,229 @@
+// Training by rewards as a whole, with small networks.
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { PairSource } from '../../../lib/data/pairs.ts';
+import type { TypedArray } from '../../../lib/graph/dtype.ts';
+import { add } from '../../../lib/graph/ops/elementwise.ts';
+import type { Tensor } from '../../../lib/graph/tensor.ts';
+import { OSEDiff } from '../../../lib/models/osediff.ts';
+import { SwinIR } from '../../../lib/models/swinir.ts';
+import { Conv2d } from '../../../lib/nn/layers.ts';
+import { Module } from '../../../lib/nn/module.ts';
+import { type Device, openDevice, type Parameters } from '../../../lib/runtime/index.ts';
+import { type ReflOptions, type ReflStep, trainRefl } from '../../../lib/train/refl/refl.ts';
+import { type ReflModels, Session } from '../../../lib/train/refl/session.ts';
+import { ControlLDMTrainee, NetworkTrainee, OSEDiffTrainee, type Trainee } from '../../../lib/train/refl/trainees.ts';
+import { close, sameBits } from '../../support/assert.ts';
+import { fill, latentConfig, networks, numbers, sides, terms, tokens } from './support.ts';
+
+const test = suite<{ device: Device; folder: string }>('refl', {} as { device: Device; folder: string });
+test.before(async (context) => {
+  context.device = await openDevice('cpu');
+});
+test.before.each(async (context) => {
+  context.folder = await mkdtemp(join(tmpdir(), 'refl-train-'));
+});
+test.after.each(({ folder }) => rm(folder, { recursive: true }));
+test.after(({ device }) => device.dispose());
+
+const side = sides.image;
+
+/** Photographs with a structure, and blurrier versions. */
+const pairs: PairSource = {
+  size: side,
+  async batch(step, count) {
+    const size = side * side * 3;
+    const clean = Float32Array.from({ length: count * size }, (_, i) => {
+      return 0.5 + 0.4 * Math.sin(0.9 * (i % size) + step + Math.floor(i / size));
+    });
+    return { clean, degraded: clean.map((v) => 0.3 + 0.4 * v) };
+  },
+};
+
+/** A network that starts as the identity: x and a convolution of zeros. */
+class Residual extends Module {
+  readonly conv = new Conv2d(3, 3, 3, { padding: 1, init: 'zeros' });
+  forward(x: Tensor): Tensor {
+    return add(x, this.conv.forward(x));
+  }
+}
+
+const options: Omit<ReflOptions, 'out'> = {
+  steps: 6,
+  batch: 1,
+  accumulate: 2,
+  lr: 1e-2,
+  weightDecay: 0,
+  seed: 5,
+  drift: 1,
+  moving: { every: 2, lr: 1e-2, weight: 0.1, weightDecay: 0.35, clip: 1 },
+  checkpointEvery: 2,
+};
+
+const kinds = ['network', 'diffbir', 'osediff'] as const;
+type Kind = (typeof kinds)[number];
+
+/** A trainee with its judges; all values depend on nothing. */
+async function made(device: Device, kind: Kind): Promise<{ models: ReflModels; parameters: Parameters }> {
+  const parameters = device.parameters();
+  const { model, frozen, lpips, clip } = networks('f32');
+  fill(parameters, lpips, 1200, true);
+  fill(parameters, clip, 1300);
+  const context = { values: numbers(8, tokens * 6) as Float32Array, shape: [tokens, 6] };
+  const trainees: Record<Kind, () => Promise<Trainee>> = {
+    network: async () => {
+      const module = new Residual();
+      for (const { value } of module.namedParameters().values()) parameters.add(value);
+      return new NetworkTrainee(module, side);
+    },
+    diffbir: async () => {
+      const stage1 = new SwinIR({ ...swinir });
+      fill(parameters, stage1, 600, true);
+      fill(parameters, model, 1);
+      fill(parameters, frozen, 1, true);
+      const walk = { steps: 4, traced: 1, eta: 'uniform', ends: 2 } as const;
+      return ControlLDMTrainee.create(device, parameters, { model, stage1, frozen, side, context, walk });
+    },
+    osediff: async () => {
+      const [own, copy] = [0, 1].map(() => new OSEDiff(latentConfig, { unet: 2, vae: 2 }));
+      fill(parameters, own, 1);
+      fill(parameters, copy, 1, true);
+      return OSEDiffTrainee.create(device, { model: own, frozen: copy, side, context });
+    },
+  };
+  const trainee = await trainees[kind]();
+  return {
+    parameters,
+    models: { trainee, terms: terms({ clip, lpips }), judge: clip, caption: Int32Array.of(10, 3, 4, 11, 0) },
+  };
+}
+
+const swinir = {
+  img_size: 4,
+  in_chans: 3,
+  embed_dim: 8,
+  depths: [2],
+  num_heads: [2],
+  window_size: 4,
+  mlp_ratio: 2,
+  sf: 2,
+  unshuffle: true,
+  unshuffle_scale: 2,
+};
+
+const train = async (
+  device: Device,
+  kind: Kind,
+  changed: Partial<ReflOptions> & { out: string },
+  events: { signal?: AbortSignal; onStep?: (step: ReflStep) => void } = {},
+): Promise<{ path: string | undefined; values: Map<string, TypedArray>; told: ReflStep[] }> => {
+  const { models, parameters } = await made(device, kind);
+  const told: ReflStep[] = [];
+  const path = await trainRefl(
+    device,
+    parameters,
+    pairs,
+    models,
+    { ...options, ...changed },
+    {
+      ...events,
+      onStep: (step) => {
+        told.push(step);
+        events.onStep?.(step);
+      },
+    },
+  );
+  const values = new Map<string, TypedArray>();
+  for (const module of [models.trainee.module, models.judge]) {
+    for (const [key, { value }] of module.namedParameters()) values.set(key, await parameters.read(value));
+  }
+  models.trainee.dispose();
+  parameters.dispose();
+  return { path, values, told };
+};
+
+for (const kind of kinds) {
+  test(`${kind}: what is stopped and goes on ends with the bits of what never stopped`, async ({ device, folder }) => {
+    const [whole, parts] = ['whole', 'parts'].map((name) => join(folder, name));
+    const once = await train(device, kind, { out: whole });
+    const stop = new AbortController();
+    const first = await train(
+      device,
+      kind,
+      { out: parts },
+      {
+        signal: stop.signal,
+        onStep: ({ step }) => step === 3 && stop.abort(),
+      },
+    );
+    assert.is(first.path, undefined);
+    const second = await train(device, kind, { out: parts });
+    assert.equal(
+      [...first.told, ...second.told].map(({ step }) => step),
+      [1, 2, 3, 4, 5, 6],
+    );
+    for (const [key, value] of once.values) sameBits(second.values.get(key)!, value, key);
+    assert.equal(
+      (await readdir(parts)).filter((name) => name.startsWith('step-')),
+      ['step-00000004.safetensors', 'step-00000006.safetensors'],
+    );
+  });
+}
+
+test('the judge moves away from what it is given, and the restorer towards the judge', async ({ device, folder }) => {
+  const { models, parameters } = await made(device, 'network');
+  const still = { ...models, terms: { reward: { ...models.terms.reward, weight: 1 } } };
+  const seen: ReflStep[] = [];
+  const run = { ...options, lr: 3e-3, steps: 40, out: folder, checkpointEvery: 100 };
+  await trainRefl(
+    device,
+    parameters,
+    pairs,
+    still,
+    { ...run, moving: undefined },
+    { onStep: (step) => seen.push(step) },
+  );
+  const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+  const rewards = seen.map(({ losses }) => losses.reward);
+  const [before, after] = [mean(rewards.slice(0, 8)), mean(rewards.slice(-8))];
+  assert.ok(after < before - 0.01, `1 less the reward went from ${before} to ${after}`);
+  assert.ok(seen.every(({ judge }) => judge === undefined));
+
+  const margins: number[] = [];
+  const moved = { ...run, lr: 0, out: join(folder, 'moved'), moving: { ...options.moving!, every: 1, weight: 1 } };
+  await trainRefl(device, parameters, pairs, still, moved, { onStep: ({ judge }) => margins.push(judge!.margin) });
+  const [first, last] = [mean(margins.slice(0, 8)), mean(margins.slice(-8))];
+  assert.ok(last > first + 0.05, `photographs were preferred by ${first}, then by ${last}`);
+  models.trainee.dispose();
+  parameters.dispose();
+});
+
+test('two batches of one are a batch of two', async ({ device }) => {
+  const [images, shapes] = [
+    await pairs.batch(0, 2),
+    [
+      [1, 2],
+      [2, 1],
+    ] as const,
+  ];
+  const results: TypedArray[][] = [];
+  for (const [batch, accumulate] of shapes) {
+    const { models, parameters } = await made(device, 'diffbir');
+    using session = new Session(models, { ...options, batch, accumulate });
+    await session.create(parameters);
+    await session.compile(device, parameters, side);
+    await session.step(1, images);
+    results.push(await Promise.all([...session.leaves.values()].map((leaf) => parameters.read(leaf))));
+    models.trainee.dispose();
+    parameters.dispose();
+  }
+  const [apart, together] = results.map((all) =>
+    Float64Array.from(all.flatMap((values) => Array.from(values, Number))),
+  );
+  close(apart, together, 1e-5, 'weights and moments');
+});
+
+test.run();
