@@ -1,4 +1,5 @@
 export { type ErrorCode, ReflError } from './errors.ts';
+export { MetricSet, type MetricSetOptions } from './eval/metric_set.ts';
 export type { ImageSource } from './image/picture.ts';
 export {
   type Figures,

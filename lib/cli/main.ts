@@ -11,6 +11,7 @@ import { facesCommand } from './faces.ts';
 import { exitCodeOf, oneLine, UsageError } from './failure.ts';
 import { catchSignals, interruptCode } from './interrupt.ts';
 import { labelCommand } from './label.ts';
+import { metricsCommand } from './metrics.ts';
 import { modelsCommand } from './models.ts';
 import { restoreCommand } from './restore.ts';
 import { scoreCommand } from './score.ts';
@@ -33,7 +34,7 @@ function readConfig(path: string): object {
 }
 
 /** Options that hold several values; yargs makes a list of any other one that is given twice. */
-const lists = ['_', 'inputs', 'sources', 'heldout', 'costs', 'gammas', ...Object.keys(defaultRanges)];
+const lists = ['_', 'inputs', 'sources', 'heldout', 'costs', 'gammas', 'only', ...Object.keys(defaultRanges)];
 
 function single(args: Record<string, unknown>): true {
   const twice = Object.keys(args).find((key) => key.length > 1 && Array.isArray(args[key]) && !lists.includes(key));
@@ -48,6 +49,7 @@ const cli = yargs(hideBin(process.argv))
   .usage('$0 <command>\n\nBlind face restoration.')
   .command(restoreCommand)
   .command(scoreCommand)
+  .command(metricsCommand)
   .command('data', 'work on data sets', (data) =>
     data.command(facesCommand).command(degradeCommand).command(captionCommand).demandCommand(1, missing),
   )

@@ -6,8 +6,8 @@ import type { AestheticPredictor } from '../models/aesthetic.ts';
 import type { VisionTransformer } from '../models/clip.ts';
 import { normalizeColours, resizeShorter, roundEven } from '../reward/preprocess.ts';
 import type { Parameters } from '../runtime/index.ts';
+import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
-import type { SafetensorsFile } from '../weights/safetensors.ts';
 
 /** The image tower of CLIP ViT-L/14 and what is trained on its features. */
 export interface AestheticNetworks {
@@ -48,7 +48,7 @@ export const aesthetic = (networks: AestheticNetworks, images: Tensor): Tensor =
 export async function loadAesthetic(
   parameters: Parameters,
   { visual, predictor }: AestheticNetworks,
-  files: readonly SafetensorsFile[],
+  files: readonly WeightsFile[],
 ): Promise<void> {
   const clip = files.find(({ entries }) => entries.has('visual.class_embedding'));
   const head = files.find(({ entries }) => entries.has('layers.7.weight'));

@@ -8,9 +8,9 @@ import type { ClipResNet } from '../models/clip_resnet.ts';
 import { logits } from '../reward/hps.ts';
 import { normalizeColours } from '../reward/preprocess.ts';
 import type { Parameters } from '../runtime/index.ts';
+import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
 import { renamed } from '../weights/rename.ts';
-import type { SafetensorsFile } from '../weights/safetensors.ts';
 
 /** The five pairs of opposite prompts of CLIPIQA, good before bad, with the tokens that CLIP's vocabulary has for each. */
 const prompts: readonly [prompt: string, tokens: readonly number[]][] = [
@@ -67,7 +67,7 @@ export function pairChance(clip: ClipResNet, features: Tensor, texts: Tensor): {
 const aside = /^(input_resolution|context_length|vocab_size|visual\.attnpool\.positional_embedding)$/;
 
 /** Loads OpenAI's RN50, frozen; see {@link loadWeights}. Throws ERR_WEIGHTS for CLIP on a transformer. */
-export async function loadClipiqa(parameters: Parameters, clip: ClipResNet, file: SafetensorsFile): Promise<void> {
+export async function loadClipiqa(parameters: Parameters, clip: ClipResNet, file: WeightsFile): Promise<void> {
   if (file.entries.has('visual.class_embedding')) {
     throw new ReflError('ERR_WEIGHTS', `${file.path} holds a CLIP on a vision transformer: CLIPIQA is defined on RN50`);
   }

@@ -6,9 +6,9 @@ import { resize } from '../graph/ops/resample.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import { InceptionV3 } from '../models/inception.ts';
 import { evaluate, openDevice, type Parameters } from '../runtime/index.ts';
+import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
 import { renamed } from '../weights/rename.ts';
-import type { SafetensorsFile } from '../weights/safetensors.ts';
 
 /**
  * Images as {@link InceptionV3} takes them in pytorch-fid: 299 x 299 pixels, bilinear without antialiasing, in [-1, 1].
@@ -19,7 +19,7 @@ export const fidPreprocess = (x: Tensor): Tensor =>
   affine(resize(x, [InceptionV3.size, InceptionV3.size], { mode: 'bilinear' }), 2, -1);
 
 /** Loads the network from pytorch-fid's file, frozen; its classifier is left aside. See {@link loadWeights}. */
-export const loadInception = (parameters: Parameters, network: InceptionV3, file: SafetensorsFile): Promise<void> =>
+export const loadInception = (parameters: Parameters, network: InceptionV3, file: WeightsFile): Promise<void> =>
   loadWeights(
     parameters,
     network,

@@ -5,9 +5,9 @@ import { resize } from '../graph/ops/resample.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
 import { ResNetFace } from '../models/arcface.ts';
 import type { Parameters } from '../runtime/index.ts';
+import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
 import { renamed } from '../weights/rename.ts';
-import type { SafetensorsFile } from '../weights/safetensors.ts';
 import { wholeLevels } from './levels.ts';
 
 /** Shares of red, green and blue in grey (ITU-R BT.601). */
@@ -37,7 +37,7 @@ export const identityCosine = (a: Tensor, b: Tensor): Tensor => cosineSimilarity
 export const degrees = (cosine: number): number => (Math.acos(Math.max(-1, Math.min(1, cosine))) * 180) / Math.PI;
 
 /** Loads the network from arcface-pytorch's `resnet18_110.pth`, frozen; see {@link loadWeights}. */
-export const loadIdentity = (parameters: Parameters, network: ResNetFace, file: SafetensorsFile): Promise<void> =>
+export const loadIdentity = (parameters: Parameters, network: ResNetFace, file: WeightsFile): Promise<void> =>
   loadWeights(
     parameters,
     network,

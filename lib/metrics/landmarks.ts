@@ -19,9 +19,9 @@ import { resize } from '../graph/ops/resample.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
 import { FAN } from '../models/fan.ts';
 import type { Parameters } from '../runtime/index.ts';
+import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
 import { renamed } from '../weights/rename.ts';
-import type { SafetensorsFile } from '../weights/safetensors.ts';
 import { wholeLevels } from './levels.ts';
 
 /**
@@ -98,7 +98,7 @@ export function landmarks(maps: Tensor, [height, width]: readonly [number, numbe
 export const landmarkDistance = (a: Tensor, b: Tensor): Tensor => mean(sqrt(sum(square(sub(a, b)), [2])), [1]);
 
 /** Loads the network from its file, frozen, with or without the `module.` of its keys; see {@link loadWeights}. */
-export const loadLandmarks = (parameters: Parameters, network: FAN, file: SafetensorsFile): Promise<void> =>
+export const loadLandmarks = (parameters: Parameters, network: FAN, file: WeightsFile): Promise<void> =>
   loadWeights(
     parameters,
     network,

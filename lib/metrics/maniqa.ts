@@ -4,9 +4,9 @@ import { resize } from '../graph/ops/resample.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { MANIQA } from '../models/maniqa.ts';
 import type { Parameters } from '../runtime/index.ts';
+import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
 import { renamed } from '../weights/rename.ts';
-import type { SafetensorsFile } from '../weights/safetensors.ts';
 
 /**
  * Where pyiqa's uniform crops begin: [top, left] of `count` squares of 224 pixels, row by row. The last ones of the last
@@ -38,7 +38,7 @@ export function maniqaCrops(x: Tensor, count = 20): Tensor {
 const aside = /^(vit\.(blocks\.1[01]\.|norm\.|head\.|fc_norm\.)|swintransformer[12]\.downsample\.)/;
 
 /** Loads MANIQA's `ckpt_koniq10k.pt` or pyiqa's files, frozen; see {@link loadWeights}. */
-export const loadManiqa = (parameters: Parameters, network: MANIQA, file: SafetensorsFile): Promise<void> =>
+export const loadManiqa = (parameters: Parameters, network: MANIQA, file: WeightsFile): Promise<void> =>
   loadWeights(
     parameters,
     network,

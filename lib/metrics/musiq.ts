@@ -5,8 +5,8 @@ import { constant, type Tensor } from '../graph/tensor.ts';
 import { MUSIQ, type MultiscalePatches } from '../models/musiq.ts';
 import { roundEven } from '../reward/preprocess.ts';
 import type { Parameters } from '../runtime/index.ts';
+import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
-import type { SafetensorsFile } from '../weights/safetensors.ts';
 
 /** Pixels of the longer side of the first scales; the last is the picture as it is. */
 export const longerSides = [224, 384] as const;
@@ -68,5 +68,5 @@ function placesOf(rows: number, columns: number): number[] {
 export const musiq = (network: MUSIQ, images: Tensor): Tensor => network.forward(multiscalePatches(images));
 
 /** Loads pyiqa's `musiq_koniq_ckpt`, frozen; see {@link loadWeights}. */
-export const loadMusiq = (parameters: Parameters, network: MUSIQ, file: SafetensorsFile): Promise<void> =>
+export const loadMusiq = (parameters: Parameters, network: MUSIQ, file: WeightsFile): Promise<void> =>
   loadWeights(parameters, network, file, { frozen: true });

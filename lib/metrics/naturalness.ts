@@ -4,7 +4,8 @@ import { resize } from '../graph/ops/resample.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import type { Rgb } from '../image/picture.ts';
 import { type Device, evaluate } from '../runtime/index.ts';
-import { openSafetensors, readTensor } from '../weights/safetensors.ts';
+import { openWeights } from '../weights/open.ts';
+import { readTensor } from '../weights/read.ts';
 import { type BlockMoments, blockMoments, niqeFeatures, studioLuma } from './niqe.ts';
 import { fitNormal, type Normal } from './normal.ts';
 
@@ -39,7 +40,7 @@ const names = [
 
 /** Reads statistics of natural pictures: 36 means and 36 x 36 covariances. Throws ERR_WEIGHTS where they are not there. */
 export async function readNaturalness(path: string): Promise<Normal> {
-  const file = await openSafetensors(path);
+  const file = await openWeights(path);
   const found = names.find(([mean]) => file.entries.has(mean));
   if (!found) throw new ReflError('ERR_WEIGHTS', `${path}: it holds no ${names.map(([mean]) => mean).join(' or ')}`);
   const [mean, covariance] = await Promise.all(
