@@ -5,10 +5,12 @@ import { hideBin } from 'yargs/helpers';
 import { defaultRanges } from '../data/degrade.ts';
 import { benchCommand } from './bench.ts';
 import { captionCommand } from './caption.ts';
+import { convertCommand } from './convert.ts';
 import { degradeCommand } from './degrade.ts';
 import { doctorCommand } from './doctor.ts';
 import { facesCommand } from './faces.ts';
 import { exitCodeOf, oneLine, UsageError } from './failure.ts';
+import { inspectCommand } from './inspect.ts';
 import { catchSignals, interruptCode } from './interrupt.ts';
 import { labelCommand } from './label.ts';
 import { metricsCommand } from './metrics.ts';
@@ -58,6 +60,8 @@ const cli = yargs(hideBin(process.argv))
   )
   .command(labelCommand)
   .command(modelsCommand)
+  .command(inspectCommand)
+  .command(convertCommand)
   .command(benchCommand)
   .command(doctorCommand)
   .config('config', 'a JSON file of options; flags override it', readConfig)

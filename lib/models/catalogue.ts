@@ -153,6 +153,10 @@ export const knownModels: readonly KnownModel[] = [
   },
 ];
 
+/** A file's published names in words: a folder of diffusers is told by one of its files. */
+export const namesOf = ({ names }: NeededFile): string =>
+  names.map((name) => (name === diffusers ? 'a folder of diffusers' : name)).join(' or ');
+
 /** A known model by its name. Throws ERR_OPTION with all names for an unknown one. */
 export function knownModel(name: string): KnownModel {
   const model = knownModels.find((known) => known.name === name);
@@ -170,7 +174,8 @@ export async function findModelFiles(name: string, folder: string): Promise<Map<
   const there = await pathsIn(folder);
   const found = new Map<Role, string>();
   const missing: string[] = [];
-  for (const { role, what, names, bytes, source } of files) {
+  for (const file of files) {
+    const { role, what, names, bytes, source } = file;
     const known = names.find((candidate) => there.has(candidate));
     if (known !== undefined) {
       const path = there.get(known)!;
@@ -178,14 +183,12 @@ export async function findModelFiles(name: string, folder: string): Promise<Map<
       continue;
     }
     const size = bytes === undefined ? '' : `, ${(bytes / 1e9).toFixed(2)} GB`;
-    missing.push(`${what}: ${names.map(shown).join(' or ')}${size}; published at ${source}`);
+    missing.push(`${what}: ${namesOf(file)}${size}; published at ${source}`);
   }
   if (!missing.length) return found;
   const count = missing.length === 1 ? 'a file' : `${missing.length} files`;
   throw new ReflError('ERR_FILE', `${folder} lacks ${count} of ${name}; put there:\n  ${missing.join('\n  ')}`);
 }
-
-const shown = (name: string): string => (name === diffusers ? 'a folder of diffusers' : name);
 
 /** How deep below a folder files are looked for: a tokenizer lies in a folder of a folder of diffusers. */
 const deepest = 2;

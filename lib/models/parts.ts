@@ -4,7 +4,7 @@ import type { Entry, WeightsFile } from '../weights/format.ts';
 import { fromDiffusers, layoutOf, unetModules, vaeModules } from './diffusers.ts';
 import { fromTransformers } from './transformers.ts';
 
-/** Networks that files are published with. */
+/** Networks that files are published with, and parts of networks. */
 export const parts = {
   unet: "Stable Diffusion's UNet",
   controlnet: "DiffBIR's IRControlNet",
@@ -12,6 +12,9 @@ export const parts = {
   text: "CLIP's text encoder",
   clip: 'CLIP, both towers',
   swinir: 'SwinIR',
+  adapters: "OSEDiff's adapters",
+  vgg16: "torchvision's VGG16",
+  lpips: "LPIPS's linear layers",
 } as const;
 
 export type Part = keyof typeof parts;
@@ -92,6 +95,9 @@ const forms: readonly Form[] = [
     sign: /(^|\.)layers\.\d+\.residual_group\.blocks\.\d+\.norm1\.weight$/,
     own: /./,
   },
+  { part: 'adapters', naming: 'diffusers', sign: /^(?=state_dict_unet\..*\.lora_A\.)/, own: /./ },
+  { part: 'vgg16', naming: 'original', sign: /(^|\.)features\.28\.weight$/, own: /./ },
+  { part: 'lpips', naming: 'original', sign: /(^|\.)lin4\.model\.1\.weight$/, own: /./ },
 ];
 
 /** A network found in a file. */
@@ -115,7 +121,7 @@ function allParts(file: WeightsFile): FoundPart[] {
     for (const { part, naming, sign } of forms) {
       const match = sign.exec(key);
       if (!match) continue;
-      const prefix = key.slice(0, match.index + match[1].length);
+      const prefix = key.slice(0, match.index + (match[1]?.length ?? 0));
       // A tower's own names occur inside of larger networks.
       if (!inside.test(prefix)) found.set(`${part} ${naming} ${prefix}`, { part, naming, prefix });
     }

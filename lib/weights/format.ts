@@ -49,4 +49,6 @@ export interface WeightsFile {
   readonly path: string;
   readonly metadata: Readonly<Record<string, string>>;
   readonly entries: ReadonlyMap<string, Entry>;
+  /** Reads all values and throws ERR_WEIGHTS where they do not have the file's own checksums; only for forms with any. */
+  readonly verify?: (signal?: AbortSignal) => Promise<void>;
 }

@@ -4,7 +4,7 @@ import { ReflError } from '../errors.ts';
 import { readBytes, withFile } from './files.ts';
 import { type Entry, largestHeader, type WeightsFile } from './format.ts';
 import { openSafetensors } from './safetensors.ts';
-import { openSharded } from './sharded.ts';
+import { openSharded, verifyAll } from './sharded.ts';
 import { openTorchStream } from './torch_stream.ts';
 import { openTorchZip } from './torch_zip.ts';
 
@@ -31,8 +31,8 @@ async function openFile(path: string): Promise<WeightsFile> {
   if (start[0] === 0x80 && start[1] <= 5) return openTorchStream(path);
   if (/^\s*\{/.test(start.toString('latin1'))) return openSharded(path, openFile);
   const other = others.find(({ at = 0, sign }) => start.subarray(at, at + sign.length).toString('latin1') === sign);
-  if (other) throw new ReflError('ERR_WEIGHTS', `${path} is ${other.is}`);
-  return openSafetensors(path);
+  const what = other?.is ?? 'in no form that is known: neither safetensors, nor a checkpoint of PyTorch, nor an index';
+  throw new ReflError('ERR_WEIGHTS', `${path} is ${what}`);
 }
 
 /** What is often found where weights should be. */
@@ -54,15 +54,17 @@ async function openFolder(path: string): Promise<WeightsFile> {
   const names = await list(path);
   const own = partFile(names);
   if (own) return { ...(await openFile(join(path, own))), path };
+  const parts: WeightsFile[] = [];
   const entries = new Map<string, Entry>();
   for (const { name, isFolder } of names) {
     if (!isFolder || ignored.test(name)) continue;
     const file = partFile(await list(join(path, name)));
     if (!file) continue;
     const part = await openFile(join(path, name, file));
+    parts.push(part);
     for (const [key, entry] of part.entries) entries.set(`${name}.${key}`, entry);
   }
-  if (entries.size) return { path, metadata: {}, entries };
+  if (entries.size) return { path, metadata: {}, entries, verify: verifyAll(parts) };
   const known = partFiles.filter((name) => !name.endsWith('.json')).join(', ');
   throw new ReflError(
     'ERR_WEIGHTS',

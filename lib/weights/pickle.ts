@@ -336,10 +336,10 @@ class Machine {
       throw this.#fault(`it calls ${what} before byte ${this.#at}, which is no function`);
     }
     if (!Array.isArray(args)) throw this.#fault(`it calls ${callee.name} with what is no list of arguments`);
-    const made = callee.call(args);
-    // A dictionary may be a copy of one that stands in the pickle once.
-    if (made instanceof Map) this.#objects += made.size;
-    this.#make(made);
+    // A call may go through a list that stands in the pickle once as often as it is called.
+    for (const arg of args) this.#objects += Array.isArray(arg) ? arg.length : arg instanceof Map ? arg.size : 0;
+    if (this.#objects > mostObjects) throw this.#tooLarge();
+    this.#make(callee.call(args));
   }
 
   /** Attributes of what is known here, such as a state dict's `_metadata`, hold no weights. */

@@ -28,8 +28,15 @@ export async function openSharded(path: string, open: (path: string) => Promise<
     entries.set(key, entry);
     metadata = { ...shard.metadata, ...metadata };
   }
-  return { path, metadata, entries };
+  return { path, metadata, entries, verify: verifyAll([...shards.values()]) };
 }
+
+/** Verifies files one after the other. */
+export const verifyAll =
+  (files: readonly WeightsFile[]) =>
+  async (signal?: AbortSignal): Promise<void> => {
+    for (const file of files) await file.verify?.(signal);
+  };
 
 function readText(path: string): Promise<string> {
   return withFile(path, async (file) => {

@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib';
 import { type Entry as Member, openPromise, type ZipFile } from 'yauzl';
 import { ReflError } from '../errors.ts';
-import { readBytes, withFile } from './files.ts';
+import { readBytes, readChunks, withFile } from './files.ts';
 import { largestHeader, type WeightsFile } from './format.ts';
 import { readPickle } from './pickle.ts';
 import { weightsOf } from './torch.ts';
@@ -30,7 +30,14 @@ export async function openTorchZip(path: string): Promise<WeightsFile> {
     const where = `${path}: data.pkl`;
     const persistent = (id: unknown) => torchStorage(id, where);
     const { value } = readPickle(data, 0, { where, global: torchGlobals(where), persistent });
-    return await weightsOf(path, value, (key) => place(`data/${key}`));
+    const stored: Stored[] = [];
+    const file = await weightsOf(path, value, async (key) => {
+      const name = `data/${key}`;
+      const found = await place(name);
+      stored.push({ ...found, name, crc: members.get(`${root}${name}`)!.crc32 });
+      return found;
+    });
+    return { ...file, verify: (signal) => verify(path, stored, signal) };
   } finally {
     zip.close();
   }
@@ -100,6 +107,25 @@ async function dataOf(path: string, zip: ZipFile, member: Member): Promise<numbe
 interface Place {
   readonly offset: number;
   readonly bytes: number;
+}
+
+/** A storage's member. */
+interface Stored extends Place {
+  readonly name: string;
+  readonly crc: number;
+}
+
+async function verify(path: string, stored: readonly Stored[], signal?: AbortSignal): Promise<void> {
+  for (const { name, offset, bytes, crc } of stored) {
+    let sum = 0;
+    for await (const chunk of readChunks(path, offset, bytes)) {
+      signal?.throwIfAborted();
+      sum = crc32(chunk, sum);
+    }
+    if (sum !== crc) {
+      throw new ReflError('ERR_WEIGHTS', `${path}: ${name} does not have the archive's checksum: fetch the file again`);
+    }
+  }
 }
 
 async function checkByteOrder(

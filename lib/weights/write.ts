@@ -18,6 +18,15 @@ export interface Source {
   readonly data: () => TypedArray | Promise<TypedArray>;
 }
 
+/** A tensor to be written as the bytes that it has elsewhere, of any type. */
+export interface ByteSource {
+  readonly dtype: FileType;
+  readonly shape: Shape;
+  readonly chunks: () => AsyncIterable<Uint8Array>;
+}
+
+type Sources = ReadonlyMap<string, Source | ByteSource>;
+
 /**
  * Writes a safetensors file, replacing `path` only when all of it is on disk: a temporary file beside it is written,
  * synced and renamed, and removed on failure. Tensors stand in the given order. Throws ERR_FILE when it cannot be
@@ -25,7 +34,7 @@ export interface Source {
  */
 export async function writeSafetensors(
   path: string,
-  tensors: ReadonlyMap<string, Source>,
+  tensors: Sources,
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`);
@@ -49,7 +58,7 @@ export async function writeSafetensors(
 async function writeTensors(
   file: FileHandle,
   path: string,
-  tensors: ReadonlyMap<string, Source>,
+  tensors: Sources,
   metadata: Readonly<Record<string, string>>,
 ): Promise<void> {
   const header: Record<string, unknown> = Object.keys(metadata).length ? { __metadata__: metadata } : {};
@@ -65,8 +74,21 @@ async function writeTensors(
   head.writeBigUInt64LE(BigInt(head.length - 8));
   text.copy(head, 8);
   await file.writeFile(head);
-  for (const [key, { dtype, shape, data }] of tensors) {
-    await file.writeFile(encode(await data(), dtype, shape, `${path}: ${key}`));
+  for (const [key, source] of tensors) {
+    const where = `${path}: ${key}`;
+    if ('chunks' in source) await copy(file, source, where);
+    else await file.writeFile(encode(await source.data(), source.dtype, source.shape, where));
+  }
+}
+
+async function copy(file: FileHandle, { dtype, shape, chunks }: ByteSource, where: string): Promise<void> {
+  let bytes = 0;
+  for await (const chunk of chunks()) {
+    await file.writeFile(chunk);
+    bytes += chunk.length;
+  }
+  if (bytes !== sizeOf(shape) * fileTypes[dtype]) {
+    throw new ReflError('ERR_WEIGHTS', `${where}: ${bytes} bytes do not fill ${dtype}[${shape.join(',')}]`);
   }
 }
 

@@ -217,7 +217,7 @@ test("OSEDiff's adapters bear the names of a network that was made for them", ()
     ...prefixed(linear(mapped(ownVae, toDiffusers(vaeNames))), 'state_dict_vae.'),
   ]);
   const file = { ...fileOf(shapes), metadata: { rank_unet: '3', rank_vae: '2' } };
-  assert.equal(findParts(file), []);
+  assert.equal(findParts(file), [{ part: 'adapters', naming: 'diffusers', prefix: '' }]);
   const adapters = adaptersOf(file);
   assert.equal(adapters.ranks, { unet: 3, vae: 2 });
   for (const [found, expected] of [
