@@ -4,6 +4,7 @@ import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { defaultRanges } from '../data/degrade.ts';
 import { benchCommand } from './bench.ts';
+import { candidatesCommand } from './candidates.ts';
 import { captionCommand } from './caption.ts';
 import { convertCommand } from './convert.ts';
 import { degradeCommand } from './degrade.ts';
@@ -36,7 +37,17 @@ function readConfig(path: string): object {
 }
 
 /** Options that hold several values; yargs makes a list of any other one that is given twice. */
-const lists = ['_', 'inputs', 'sources', 'heldout', 'costs', 'gammas', 'only', ...Object.keys(defaultRanges)];
+const lists = [
+  '_',
+  'inputs',
+  'sources',
+  'heldout',
+  'candidates',
+  'costs',
+  'gammas',
+  'only',
+  ...Object.keys(defaultRanges),
+];
 
 function single(args: Record<string, unknown>): true {
   const twice = Object.keys(args).find((key) => key.length > 1 && Array.isArray(args[key]) && !lists.includes(key));
@@ -53,7 +64,12 @@ const cli = yargs(hideBin(process.argv))
   .command(scoreCommand)
   .command(metricsCommand)
   .command('data', 'work on data sets', (data) =>
-    data.command(facesCommand).command(degradeCommand).command(captionCommand).demandCommand(1, missing),
+    data
+      .command(facesCommand)
+      .command(degradeCommand)
+      .command(candidatesCommand)
+      .command(captionCommand)
+      .demandCommand(1, missing),
   )
   .command('train', 'train models', (train) =>
     train.command(trainBaseCommand).command(trainSvmCommand).command(trainFrmCommand).demandCommand(1, missing),
