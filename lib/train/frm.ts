@@ -154,11 +154,11 @@ export async function trainFrm(
   if (newest) {
     const { metadata } = await openSafetensors(newest);
     checkResumable(newest, metadata, key);
-    await loadCheckpoint(newest, parameters, trainer.leaves);
+    await loadCheckpoint(newest, parameters, trainer.learner.leaves);
     Object.assign(state, JSON.parse(metadata.progress));
   }
   await loadRest(device, parameters, clip, file, options.seed);
-  if (!newest) await trainer.optimizer.create(parameters);
+  if (!newest) await trainer.learner.create(parameters);
   using programs = await trainer.compile(device, parameters);
   events.onStart?.({
     parameters: clip.parameterCount,
@@ -177,7 +177,7 @@ export async function trainFrm(
   const isDone = (): boolean => state.step >= options.steps || state.stale >= options.patience;
   const shipped = new Map([
     ...[...clip.namedParameters()].map(([k, { value }]) => [k, value] as const),
-    ...trainer.optimizer.averages(),
+    ...trainer.learner.averages(),
   ]);
   const ship = async (name: string, facts: Record<string, string>): Promise<string> => {
     const path = join(out, name);
@@ -196,7 +196,7 @@ export async function trainFrm(
     const tally = { loss: 0, correct: 0, decided: 0 };
     for (let k = 0; k < options.accumulate; k++) {
       const batch = await next!;
-      const running = programs.accumulate(batch, k);
+      const running = programs.add(batch, k);
       const place = state.step * perStep + (k + 1) * options.batch;
       if (place < options.steps * perStep) next = load(place);
       next?.catch(() => {});
@@ -233,7 +233,7 @@ export async function trainFrm(
     const stopping = events.signal?.aborted;
     if (state.step % options.checkpointEvery === 0 || isDone() || stopping) {
       const metadata = { progress: JSON.stringify(state), ...key };
-      await saveCheckpoint(checkpointPath(out, state.step), parameters, trainer.leaves, metadata);
+      await saveCheckpoint(checkpointPath(out, state.step), parameters, trainer.learner.leaves, metadata);
       await pruneCheckpoints(out);
     }
     if (stopping && !isDone()) {

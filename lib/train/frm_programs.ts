@@ -9,9 +9,8 @@ import { input, type Tensor } from '../graph/tensor.ts';
 import type { CLIP } from '../models/clip.ts';
 import { features, logits, pairedScores, preferenceLoss } from '../reward/hps.ts';
 import type { Device, Parameters, Program } from '../runtime/index.ts';
-import type { Leaves } from './checkpoint.ts';
 import type { Label } from './labels.ts';
-import { GradientSum, Optimizer } from './optimizer.ts';
+import { Learner, type LearnerPrograms } from './learner.ts';
 import type { PairBatch, PreferenceData } from './preference_data.ts';
 import { agreement, logistic, logLoss } from './preference_svm.ts';
 
@@ -37,55 +36,45 @@ const mostScale = Math.log(100);
 
 /** The graphs that train a face reward model. */
 export class PreferenceTrainer {
-  readonly optimizer: Optimizer;
-  /** What a checkpoint holds: trained weights, moments, averages. */
-  readonly leaves: Leaves;
+  readonly learner: Learner;
   private readonly clip: CLIP;
   private readonly options: TrainerOptions;
 
+  /** @param clip what of it trains is marked */
   constructor(clip: CLIP, options: TrainerOptions) {
     const { weightDecay, average } = options;
     this.clip = clip;
     this.options = options;
-    this.optimizer = new Optimizer(clip, { weightDecay, average, beta2: 0.98, eps: 1e-6 });
-    const trained = [...clip.namedParameters()].filter(([, { trainable }]) => trainable);
-    this.leaves = new Map([
-      ...trained.map(([key, { value }]): [string, Tensor] => [key, value]),
-      ...this.optimizer.state(),
-    ]);
+    this.learner = new Learner(clip, { weightDecay, average, beta2: 0.98, eps: 1e-6 });
   }
 
   async compile(device: Device, parameters: Parameters): Promise<TrainerPrograms> {
-    const { clip, optimizer } = this;
+    const { clip, learner } = this;
     const { batch, accumulate, recompute, dtype } = this.options;
-    const side = clip.visual.imageSize;
-    const images = cast(input('images', [2 * batch, ...side, 3]), dtype);
+    const images = cast(input('images', [2 * batch, ...clip.visual.imageSize, 3]), dtype);
     const ids = input('ids', [batch, clip.positional_embedding.value.shape[0]], 'i32');
     const paired = pairedScores(features(clip, images, ids, { recompute }));
     const loss = preferenceLoss(clip, paired, input('shares', [batch, 2]));
-    const gradients = new GradientSum(optimizer.weights);
-    gradients.create(parameters);
+    const s = logits(clip, paired);
+    const scale = clip.logit_scale.value;
+    const limited = assign(full([1], 1), [[scale, clamp(scale, 0, mostScale)]]);
 
-    const compiled: Program[] = [];
+    const learning = await learner.compile(
+      device,
+      parameters,
+      { outputs: { loss, s }, gradients: grad(loss, learner.weights) },
+      accumulate,
+    );
+    const compiled: { dispose(): void }[] = [learning];
     const compile = async (graph: Graph): Promise<Program> => {
       const program = await device.compile(graph, { parameters });
       compiled.push(program);
       return program;
     };
     try {
-      const { nodes, norm } = optimizer.updates(gradients.totals, accumulate);
-      const scale = clip.logit_scale.value;
-      const limited = assign(full([1], 1), [[scale, clamp(scale, 0, mostScale)]]);
-      const [judged] = this.averaged(logits(clip, paired));
-      return new TrainerPrograms(optimizer, gradients, batch, {
-        gradient: await compile({
-          outputs: { loss, s: logits(clip, paired) },
-          updates: gradients.updates(grad(loss, optimizer.weights)),
-        }),
-        update: await compile({ outputs: { norm }, updates: nodes }),
-        limit: await compile({ outputs: {}, updates: clip.logit_scale.trainable ? [limited] : [] }),
-        judge: await compile({ outputs: { s: judged } }),
-      });
+      const limit = await compile({ outputs: {}, updates: clip.logit_scale.trainable ? [limited] : [] });
+      const judge = await compile({ outputs: { s: this.averaged(s) } });
+      return new TrainerPrograms(batch, learning, limit, judge);
     } catch (error) {
       for (const program of compiled) program.dispose();
       throw error;
@@ -93,41 +82,38 @@ export class PreferenceTrainer {
   }
 
   /** The same over the averages of the weights, where there are any. */
-  private averaged(...outputs: Tensor[]): Tensor[] {
-    const averages = this.optimizer.averages();
+  private averaged(output: Tensor): Tensor {
+    const averages = this.learner.averages();
     const replaced = [...this.clip.namedParameters()].flatMap(([key, { value }]) => {
       const average = averages.get(key);
       return average && average !== value ? [[value, average] as const] : [];
     });
-    return substitute(outputs, new Map(replaced));
+    return substitute([output], new Map(replaced))[0];
   }
 }
 
 /** The compiled graphs, and what a run of each means. */
 export class TrainerPrograms {
-  /** Bytes of all programs beside the parameters. */
-  readonly peakBytes: number;
-  private readonly optimizer: Optimizer;
-  private readonly gradients: GradientSum;
   private readonly batch: number;
-  private readonly programs: Readonly<Record<'gradient' | 'update' | 'limit' | 'judge', Program>>;
+  private readonly learning: LearnerPrograms;
+  private readonly limit: Program;
+  private readonly judging: Program;
 
-  constructor(
-    optimizer: Optimizer,
-    gradients: GradientSum,
-    batch: number,
-    programs: Readonly<Record<'gradient' | 'update' | 'limit' | 'judge', Program>>,
-  ) {
-    this.optimizer = optimizer;
-    this.gradients = gradients;
+  constructor(batch: number, learning: LearnerPrograms, limit: Program, judging: Program) {
     this.batch = batch;
-    this.programs = programs;
-    this.peakBytes = Object.values(programs).reduce((sum, { peakBytes }) => sum + peakBytes, 0);
+    this.learning = learning;
+    this.limit = limit;
+    this.judging = judging;
+  }
+
+  /** Bytes of all programs beside the parameters. */
+  get peakBytes(): number {
+    return this.learning.peakBytes + this.limit.peakBytes + this.judging.peakBytes;
   }
 
   /** Adds the gradients of batch number `k` of a step to those before it. */
-  async accumulate(batch: PairBatch, k: number): Promise<{ loss: number; correct: number; decided: number }> {
-    const { loss, s } = await this.programs.gradient.run({ ...batch, ...this.gradients.feeds(k) });
+  async add(batch: PairBatch, k: number): Promise<{ loss: number; correct: number; decided: number }> {
+    const { loss, s } = await this.learning.add({ ...batch }, k);
     const scores = marginsOf(s).flatMap((margin, i) => {
       const share = batch.shares[2 * i];
       return share === 0.5 ? [] : [agreement(margin, { share })];
@@ -137,9 +123,9 @@ export class TrainerPrograms {
 
   /** Makes step number `step`, from 1, of the gradients that were added; returns the norm of their mean. */
   async update(step: number, lr: number): Promise<number> {
-    const { norm } = await this.programs.update.run(this.optimizer.feeds(step, lr));
-    await this.programs.limit.run();
-    return norm[0];
+    const norm = await this.learning.update(step, lr);
+    await this.limit.run();
+    return norm;
   }
 
   /** How the weights (or their averages) do on some pairs. Throws ERR_WEIGHTS where a score is not finite. */
@@ -153,7 +139,7 @@ export class TrainerPrograms {
     let next = load(0);
     while (margins.length < labels.length) {
       const { images, ids } = await next;
-      const running = this.programs.judge.run({ images, ids });
+      const running = this.judging.run({ images, ids });
       const place = margins.length + this.batch;
       if (place < labels.length) {
         next = load(place);
@@ -174,7 +160,7 @@ export class TrainerPrograms {
   }
 
   dispose(): void {
-    for (const program of Object.values(this.programs)) program.dispose();
+    for (const program of [this.learning, this.limit, this.judging]) program.dispose();
   }
 
   [Symbol.dispose](): void {

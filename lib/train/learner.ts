@@ -36,6 +36,11 @@ export class Learner {
     return this.optimizer.create(parameters);
   }
 
+  /** What is shipped of the trained weights, by the module's own keys. */
+  averages(): Map<string, Tensor> {
+    return this.optimizer.averages();
+  }
+
   /** @param accumulate batches a step, which is made of their mean */
   async compile(
     device: Device,
