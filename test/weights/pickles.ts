@@ -34,8 +34,8 @@ export interface View {
   type?: string;
   values?: number;
   offset?: number;
-  shape?: number[];
-  strides?: number[];
+  shape?: readonly number[];
+  strides?: readonly number[];
 }
 
 /** A float32 tensor [values] that is all of its storage, unless `view` says otherwise. */
