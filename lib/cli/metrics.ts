@@ -16,6 +16,7 @@ interface Args {
   reference?: string;
   weights?: string;
   only?: string[];
+  fidStatistics?: string;
   out?: string;
   json: boolean;
   device: string;
@@ -42,6 +43,11 @@ export const metricsCommand: CommandModule<object, Args> = {
           type: 'string',
         },
         only: { requiresArg: true, describe: 'names of the metrics to measure', type: 'string', array: true },
+        'fid-statistics': {
+          requiresArg: true,
+          describe: 'mean and covariance of features (.npz, ...) that the FID is taken from, in place of references',
+          type: 'string',
+        },
         out: {
           alias: 'o',
           requiresArg: true,
@@ -67,6 +73,7 @@ async function measure({ inputs: paths, reference, out, json, ...options }: Args
   const remark = (text: string): void => report.progress.log(`refl-native: ${text}`);
   for (const { name, files } of set.missing) remark(`${name} is left out: ${files.join(' and ')} not found`);
   for (const { input, error } of failures) report.fail(input, error);
+  const names = set.metrics.map(({ name }) => name);
   const measured: Values[] = [];
   let skipped = 0;
   for (const [i, file] of files.entries()) {
@@ -81,15 +88,21 @@ async function measure({ inputs: paths, reference, out, json, ...options }: Args
         report.fail(file, error);
         continue;
       }
-      await results?.append({ image: relative(dirname(resolve(out!)), resolve(file)), metrics: values, set: set.name });
-      report.result(file, `${show(values)}  ${file}`, { metrics: values, set: set.name });
+      // The FID alone says nothing of one picture.
+      if (names.length) {
+        await results?.append({
+          image: relative(dirname(resolve(out!)), resolve(file)),
+          metrics: values,
+          set: set.name,
+        });
+        report.result(file, `${show(values)}  ${file}`, { metrics: values, set: set.name });
+      }
     }
     measured.push(values);
   }
   report.progress.clear();
   if (skipped) remark(`${skipped} of the pictures are in ${out} already`);
   if (!measured.length) return;
-  const names = set.metrics.map(({ name }) => name);
   const mean = (name: string): number => measured.reduce((sum, values) => sum + values[name], 0) / measured.length;
   const means = Object.fromEntries(names.map((name) => [name, mean(name)]));
   // Of all pictures or none.

@@ -14,7 +14,7 @@ import { niqe, niqeFeatures } from '../metrics/niqe.ts';
 import type { Normal } from '../metrics/normal.ts';
 import { FaceLandmarks } from '../models/faceapi.ts';
 import { MANIQA } from '../models/maniqa.ts';
-import type { Device, Parameters, Program } from '../runtime/index.ts';
+import { type Device, openDevice, type Parameters, type Program } from '../runtime/index.ts';
 
 /** Measures one thing of a picture, where need be beside its reference, which then is as large. */
 export interface Meter {
@@ -31,7 +31,7 @@ export const unit = (bytes: Tensor): Tensor => div(cast(bytes, 'f32'), 255);
 /** Runs a graph on pictures. The program of the last size is kept: data sets have one. */
 export class PictureProgram {
   readonly #device: Device;
-  readonly #parameters: Parameters;
+  readonly #parameters: Parameters | undefined;
   readonly #trace: Trace;
   readonly #reads: readonly ('picture' | 'reference')[];
   #size = '';
@@ -40,7 +40,7 @@ export class PictureProgram {
   /** @param reads which of both the graph reads */
   constructor(
     device: Device,
-    parameters: Parameters,
+    parameters: Parameters | undefined,
     trace: Trace,
     reads: readonly ('picture' | 'reference')[] = ['picture'],
   ) {
@@ -96,17 +96,23 @@ export class GraphMeter implements Meter {
   }
 }
 
-/** {@link niqe} by the given statistics. */
+/** {@link niqe} by the given statistics; on a CPU of its own, for float64. */
 export class NaturalnessMeter implements Meter {
+  readonly #cpu: Device;
   readonly #program: PictureProgram;
   readonly #pristine: Normal;
 
-  constructor(device: Device, parameters: Parameters, pristine: Normal) {
+  private constructor(cpu: Device, pristine: Normal) {
+    this.#cpu = cpu;
     this.#pristine = pristine;
-    this.#program = new PictureProgram(device, parameters, (picture) => {
+    this.#program = new PictureProgram(cpu, undefined, (picture) => {
       const { full, half } = naturalMoments(picture);
       return { full, half };
     });
+  }
+
+  static async load(pristine: Normal): Promise<NaturalnessMeter> {
+    return new NaturalnessMeter(await openDevice('cpu'), pristine);
   }
 
   async measure(picture: Rgb, reference: Rgb, signal?: AbortSignal): Promise<number> {
@@ -116,6 +122,7 @@ export class NaturalnessMeter implements Meter {
 
   dispose(): void {
     this.#program.dispose();
+    this.#cpu.dispose();
   }
 }
 

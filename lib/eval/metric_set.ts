@@ -1,35 +1,26 @@
 import { createHash } from 'node:crypto';
-import { readdir } from 'node:fs/promises';
-import { join, parse } from 'node:path';
 import { ReflError } from '../errors.ts';
-import { fileError } from '../image/files.ts';
 import { decodeImage, type ImageSource, type Rgb } from '../image/picture.ts';
-import { fidPreprocess, frechetDistance, loadInception } from '../metrics/fid.ts';
+import {
+  type FeatureSet,
+  type FeatureStatistics,
+  fidPreprocess,
+  frechetDistance,
+  loadInception,
+  readFeatureStatistics,
+} from '../metrics/fid.ts';
 import { InceptionV3 } from '../models/inception.ts';
 import { type Device, openDevice, type Parameters } from '../runtime/index.ts';
 import { openWeights } from '../weights/open.ts';
 import { type Meter, PictureProgram, ReferenceFaces, unit } from './meters.ts';
-import { type Bench, defaultMetrics, inceptionFile, type Metric, publishedMetrics } from './metrics.ts';
+import { type Choice, type ChoiceOptions, choose, type MissingMetric } from './metric_choice.ts';
+import type { Bench, Metric } from './metrics.ts';
 
-export interface MetricSetOptions {
-  /** A folder of published networks' files, under their own names. Without one, the set that needs no download. */
-  readonly weights?: string;
-  /** Whether pictures come with references; without them, metrics that compare are left out. */
-  readonly paired: boolean;
-  /** Names of the metrics to measure; all that can be by default. */
-  readonly only?: readonly string[];
+export interface MetricSetOptions extends ChoiceOptions {
   /** As {@link openDevice} takes it. */
   readonly device?: string;
   readonly threads?: number;
 }
-
-/** A published metric that cannot be measured, and a name of each file that it lacks. */
-export interface MissingMetric {
-  readonly name: string;
-  readonly files: readonly string[];
-}
-
-const endings = ['.safetensors', '.pth', '.pt', '.ckpt', '.bin'];
 
 /**
  * Measures pictures by a set of metrics, in float32 on one device.
@@ -48,36 +39,40 @@ export class MetricSet {
   readonly #meters: ReadonlyMap<string, Meter>;
   readonly #faces: ReferenceFaces | undefined;
   readonly #inception: PictureProgram | undefined;
+  readonly #statistics: FeatureStatistics | undefined;
   /** Features of each picture, and of each reference once, by a hash of its bytes. */
   readonly #features: Float32Array[] = [];
   readonly #references = new Map<string, Float32Array>();
 
   private constructor(
-    name: MetricSet['name'],
-    { metrics, missing }: Choice,
+    { set, metrics, missing }: Choice,
     device: Device,
     parameters: Parameters,
     meters: ReadonlyMap<string, Meter>,
     faces: ReferenceFaces | undefined,
     inception: PictureProgram | undefined,
+    statistics: FeatureStatistics | undefined,
   ) {
-    this.name = name;
-    this.metrics = metrics;
+    this.name = set;
+    this.metrics = metrics.map(({ metric }) => metric);
     this.missing = missing;
     this.#device = device;
     this.#parameters = parameters;
     this.#meters = meters;
     this.#faces = faces;
     this.#inception = inception;
+    this.#statistics = statistics;
   }
 
   /**
-   * Loads the networks. Throws ERR_OPTION where a name is unknown or nothing is left to measure, ERR_FILE and ERR_WEIGHTS for
-   * files that cannot be used.
+   * Loads the networks. Throws ERR_OPTION where a name is unknown, where what was asked for by name cannot be measured, and where
+   * nothing can; ERR_FILE and ERR_WEIGHTS for files that cannot be used.
    */
-  static async load({ weights, paired, only, device: kind, threads }: MetricSetOptions): Promise<MetricSet> {
-    const files = weights === undefined ? undefined : await filesIn(weights);
-    const choice = choose(files, { weights, paired, only });
+  static async load(options: MetricSetOptions): Promise<MetricSet> {
+    const { fidStatistics, device: kind, threads } = options;
+    if (kind === 'null') throw new ReflError('ERR_DEVICE', 'the device null computes nothing: use cpu');
+    const choice = await choose(options);
+    const statistics = fidStatistics === undefined ? undefined : await readFeatureStatistics(fidStatistics);
     const device = await openDevice(kind, { threads });
     const parameters = device.parameters();
     const meters = new Map<string, Meter>();
@@ -91,14 +86,9 @@ export class MetricSet {
       },
     };
     try {
-      for (const metric of choice.metrics) {
-        const paths = metric.files.map((names) => pathOf(files!, names)!);
-        meters.set(metric.name, await metric.load(bench, paths));
-      }
-      const path = files && paired && !only ? pathOf(files, inceptionFile) : undefined;
-      const inception = path === undefined ? undefined : await loadFid(device, parameters, path);
-      const name = files ? 'published' : 'default';
-      return new MetricSet(name, choice, device, parameters, meters, await faces, inception);
+      for (const { metric, paths } of choice.metrics) meters.set(metric.name, await metric.load(bench, paths));
+      const inception = choice.inception ? await loadFid(device, parameters, choice.inception) : undefined;
+      return new MetricSet(choice, device, parameters, meters, await faces, inception, statistics);
     } catch (error) {
       for (const meter of meters.values()) meter.dispose();
       (await faces?.catch(() => undefined))?.dispose();
@@ -140,8 +130,9 @@ export class MetricSet {
       }
       values[name] = value;
     }
-    if (this.#inception && reference) {
-      this.#features.push(await this.#feature(picture, signal));
+    if (!this.#inception) return values;
+    this.#features.push(await this.#feature(picture, signal));
+    if (reference && !this.#statistics) {
       const key = createHash('sha256').update(reference.data).digest('hex');
       if (!this.#references.has(key)) this.#references.set(key, await this.#feature(reference, signal));
     }
@@ -153,21 +144,13 @@ export class MetricSet {
   }
 
   /**
-   * The Frechet inception distance of all pictures measured so far from their references; undefined without Inception's file and
-   * where there are less than two of either.
+   * The Frechet inception distance of all pictures measured so far from their references, or from the given statistics; undefined
+   * without Inception's file and where there are less than two of either.
    */
   async fid({ signal }: { signal?: AbortSignal } = {}): Promise<number | undefined> {
-    const sets = [this.#features, [...this.#references.values()]];
-    if (sets.some((set) => set.length < 2)) return undefined;
-    const [a, b] = sets.map((set) => {
-      const width = set[0].length;
-      const values = new Float32Array(width * set.length);
-      set.forEach((feature, i) => {
-        values.set(feature, i * width);
-      });
-      return { width, values };
-    });
-    return frechetDistance(a, b, { signal });
+    const pictures = together(this.#features);
+    const others = this.#statistics ?? together([...this.#references.values()]);
+    return pictures && others && frechetDistance(pictures, others, { signal });
   }
 
   /** Frees the networks and the device. Safe to call twice. */
@@ -184,6 +167,17 @@ export class MetricSet {
   }
 }
 
+/** Features of two pictures or more as one set. */
+function together(features: readonly Float32Array[]): FeatureSet | undefined {
+  if (features.length < 2) return undefined;
+  const width = features[0].length;
+  const values = new Float32Array(width * features.length);
+  features.forEach((feature, i) => {
+    values.set(feature, i * width);
+  });
+  return { width, values };
+}
+
 const pixelsOf = async (image: ImageSource | Rgb): Promise<Rgb> =>
   typeof image === 'object' && 'width' in image && 'data' in image ? image : decodeImage(image);
 
@@ -194,59 +188,3 @@ async function loadFid(device: Device, parameters: Parameters, path: string): Pr
     feature: network.forward(fidPreprocess(unit(picture))).pool,
   }));
 }
-
-interface Choice {
-  readonly metrics: readonly Metric[];
-  readonly missing: readonly MissingMetric[];
-}
-
-function choose(
-  files: ReadonlyMap<string, string> | undefined,
-  { weights, paired, only }: Pick<MetricSetOptions, 'weights' | 'paired' | 'only'>,
-): Choice {
-  const all = files ? publishedMetrics : defaultMetrics;
-  const names = all.map(({ name }) => name);
-  for (const name of only ?? []) {
-    if (names.includes(name)) continue;
-    const where = files ? 'with weights' : 'without weights';
-    throw new ReflError('ERR_OPTION', `unknown metric ${name}: ${where} there are ${names.join(', ')}`);
-  }
-  const wanted = all.filter(({ name }) => !only || only.includes(name));
-  const missing: MissingMetric[] = [];
-  const metrics = wanted.filter((metric) => {
-    const lacking = metric.files.filter((known) => !pathOf(files!, known)).map(([name]) => name);
-    if (lacking.length) missing.push({ name: metric.name, files: lacking });
-    return !lacking.length && (paired || !metric.paired);
-  });
-  const named = only && missing[0];
-  if (named) {
-    const endingsOf = endings.join(' or ');
-    throw new ReflError('ERR_OPTION', `${named.name} needs ${named.files.join(' and ')} (${endingsOf}) in ${weights}`);
-  }
-  const unpaired = only && wanted.find((metric) => metric.paired && !paired);
-  if (unpaired) throw new ReflError('ERR_OPTION', `${unpaired.name} needs references`);
-  if (!metrics.length) {
-    const files = missing.flatMap((metric) => metric.files).join(', ');
-    throw new ReflError('ERR_OPTION', `${weights} holds the files of no metric that can be measured: ${files}`);
-  }
-  return { metrics, missing };
-}
-
-/** The weights in a folder by their names without endings. */
-async function filesIn(folder: string): Promise<Map<string, string>> {
-  const found = await readdir(folder).catch((error) => {
-    throw fileError('read', folder, error);
-  });
-  const files = new Map<string, string>();
-  // The first ending in the list counts where there are several.
-  for (const ending of endings) {
-    for (const file of found) {
-      const { name, ext } = parse(file);
-      if (ext === ending && !files.has(name)) files.set(name, join(folder, file));
-    }
-  }
-  return files;
-}
-
-const pathOf = (files: ReadonlyMap<string, string>, names: readonly string[]): string | undefined =>
-  names.map((name) => files.get(name)).find((path) => path !== undefined);

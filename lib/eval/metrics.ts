@@ -110,8 +110,7 @@ export const defaultMetrics: readonly Metric[] = [
     better: 'lower',
     paired: false,
     files: [],
-    load: async ({ device, parameters }) =>
-      new NaturalnessMeter(device, parameters, await readNaturalness(ownStatistics)),
+    load: async () => NaturalnessMeter.load(await readNaturalness(ownStatistics)),
   },
   {
     name: 'sharpness',
@@ -235,9 +234,8 @@ export const publishedMetrics: readonly Metric[] = [
     describe: 'NIQE (Mittal et al. 2013)',
     better: 'lower',
     paired: false,
-    files: [['niqe_pris_params']],
-    load: async ({ device, parameters }, [path]) =>
-      new NaturalnessMeter(device, parameters, await readNaturalness(path)),
+    files: [['niqe_pris_params', 'niqe_modelparameters', 'modelparameters']],
+    load: async (_, [path]) => NaturalnessMeter.load(await readNaturalness(path)),
   },
 ];
 

@@ -4,8 +4,7 @@ import { resize } from '../graph/ops/resample.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import type { Rgb } from '../image/picture.ts';
 import { type Device, evaluate } from '../runtime/index.ts';
-import { openWeights } from '../weights/open.ts';
-import { readTensor } from '../weights/read.ts';
+import { readArrays } from '../weights/arrays.ts';
 import { type BlockMoments, blockMoments, niqeFeatures, studioLuma } from './niqe.ts';
 import { fitNormal, type Normal } from './normal.ts';
 
@@ -32,22 +31,29 @@ export async function fitNaturalness(device: Device, photographs: readonly Rgb[]
   return fitNormal(rows);
 }
 
-/** Names of the mean and the covariance in our files and in BasicSR's. */
+/** Names of the mean and the covariance in our file, in BasicSR's and in the original one. */
 const names = [
   ['mean', 'covariance'],
   ['mu_pris_param', 'cov_pris_param'],
+  ['mu_prisparam', 'cov_prisparam'],
 ];
 
-/** Reads statistics of natural pictures: 36 means and 36 x 36 covariances. Throws ERR_WEIGHTS where they are not there. */
+/**
+ * Reads statistics of natural pictures, 36 means and 36 x 36 covariances, from safetensors, NumPy's .npz or MATLAB's .mat. Throws
+ * ERR_WEIGHTS where they are not there.
+ */
 export async function readNaturalness(path: string): Promise<Normal> {
-  const file = await openWeights(path);
-  const found = names.find(([mean]) => file.entries.has(mean));
-  if (!found) throw new ReflError('ERR_WEIGHTS', `${path}: it holds no ${names.map(([mean]) => mean).join(' or ')}`);
-  const [mean, covariance] = await Promise.all(
-    found.map(async (key) => Float64Array.from(await readTensor(file, key))),
-  );
+  const arrays = await readArrays(path);
+  const found = names.find((pair) => pair.every((name) => arrays.has(name)));
+  if (!found) {
+    throw new ReflError('ERR_WEIGHTS', `${path}: it holds no ${names.map((pair) => pair.join(' and ')).join(', or ')}`);
+  }
+  const [mean, covariance] = found.map((name) => arrays.get(name)!.values);
   if (mean.length !== 36 || covariance.length !== 36 * 36) {
-    throw new ReflError('ERR_WEIGHTS', `${path}: ${mean.length} means and ${covariance.length} covariances are not 36`);
+    throw new ReflError(
+      'ERR_WEIGHTS',
+      `${path}: ${mean.length} means and ${covariance.length} covariances are not of 36`,
+    );
   }
   return { mean, covariance };
 }

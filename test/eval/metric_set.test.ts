@@ -10,6 +10,7 @@ import { defaultMetrics, publishedMetrics } from '../../lib/eval/metrics.ts';
 import { decodeImage, type Rgb, sharpOf } from '../../lib/image/picture.ts';
 import { ResNetFace } from '../../lib/models/arcface.ts';
 import { InceptionV3 } from '../../lib/models/inception.ts';
+import { type Source, writeSafetensors } from '../../lib/weights/write.ts';
 import { rejects, stored, withFiles } from '../metrics/support.ts';
 
 const demo = join(dirname(createRequire(import.meta.url).resolve('@vladmandic/face-api/package.json')), 'demo');
@@ -77,10 +78,14 @@ test('choices that make no sense are refused', async () => {
   const load = (options: Partial<Parameters<typeof MetricSet.load>[0]>) => MetricSet.load({ paired: true, ...options });
   await rejects(load({ only: ['lpips'] }), 'ERR_OPTION', /unknown metric lpips: without weights there are psnr/);
   await rejects(load({ paired: false, only: ['psnr'] }), 'ERR_OPTION', /psnr needs references/);
+  await rejects(load({ device: 'null' }), 'ERR_DEVICE', /computes nothing/);
   await rejects(load({ weights: '/nowhere' }), 'ERR_FILE', /\/nowhere: cannot read/);
   const folder = await mkdtemp(join(tmpdir(), 'refl-weights-'));
   try {
     await rejects(load({ weights: folder, paired: false }), 'ERR_OPTION', /holds the files of no metric/);
+    const statistics = /statistics are for the FID, which needs pt_inception/;
+    await rejects(load({ fidStatistics: 'any.npz' }), 'ERR_OPTION', statistics);
+    await rejects(load({ weights: folder, only: ['fid'] }), 'ERR_OPTION', /fid needs pt_inception-2015/);
     const named = /lpips needs vgg16-397923af and vgg \(\.safetensors or \.pth/;
     await rejects(load({ weights: folder, only: ['lpips'] }), 'ERR_OPTION', named);
   } finally {
@@ -112,6 +117,24 @@ test('published metrics come from the files that are there; the others are said 
     assert.is(await set.fid(), undefined);
     await set.measure(await photograph((image) => image.blur(3)), await photograph((image) => image.flop()));
     assert.is(await set.fid(), 0);
+
+    using alone = await MetricSet.load({ weights, paired: true, only: ['fid'] });
+    assert.equal(alone.metrics, []);
+    assert.equal(await alone.measure(reference, reference), {});
+    // Zero features are the mean's length away from others.
+    const shape = [2048, 2048];
+    const statistics = new Map<string, Source>([
+      ['mu', { dtype: 'F64', shape: [2048], data: () => new Float64Array(2048).fill(0.5) }],
+      [
+        'sigma',
+        { dtype: 'F64', shape, data: () => Float64Array.from({ length: 2048 ** 2 }, (_, i) => Number(i === 0)) },
+      ],
+    ]);
+    const fidStatistics = join(weights, 'statistics.safetensors');
+    await writeSafetensors(fidStatistics, statistics);
+    using far = await MetricSet.load({ weights, paired: false, only: ['fid'], fidStatistics });
+    for (let i = 0; i < 2; i++) await far.measure(reference);
+    assert.is(await far.fid(), 2048 * 0.25 + 1);
   });
 });
 

@@ -1,8 +1,13 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type FeatureSet, frechetDistance } from '../../lib/metrics/fid.ts';
+import {
+  type FeatureSet,
+  type FeatureStatistics,
+  frechetDistance,
+  readFeatureStatistics,
+} from '../../lib/metrics/fid.ts';
 import { random } from '../support/random.ts';
-import { rejects } from './support.ts';
+import { rejects, withFiles } from './support.ts';
 
 /** Uniform on [-1, 1). */
 function noise(count: number, seed: number): number[] {
@@ -66,13 +71,76 @@ test('sets without a spread leave the distance of their means', async () => {
   assert.is(await frechetDistance(still(1), still(3)), 12);
 });
 
+/** Features as what is published of them. */
+function published(set: FeatureSet): FeatureStatistics {
+  const { mean, cov } = statistics(set);
+  return { mean: Float64Array.from(mean), covariance: Float64Array.of(cov[0], cov[1], cov[1], cov[2]) };
+}
+
+test('published statistics stand for the features they are of', async () => {
+  const a = pairs(40, 1, [1, 0.5, 0.1]);
+  const b = pairs(25, 2, [0.3, -2, 1.5]);
+  const expected = await frechetDistance(a, b);
+  for (const distance of [
+    await frechetDistance(a, published(b)),
+    await frechetDistance(published(a), b),
+    await frechetDistance(published(a), published(b)),
+  ]) {
+    assert.ok(Math.abs(distance - expected) < 1e-10 * expected, `${distance}, expected ${expected}`);
+  }
+});
+
+test('a singular covariance of many features, stored in float32, keeps the distance', async () => {
+  const [width, count] = [48, 20];
+  const set: FeatureSet = { width, values: Float32Array.from(noise(width * count, 7)) };
+  const other: FeatureSet = { width, values: Float32Array.from(noise(width * 30, 8)) };
+  const mean = Float64Array.from({ length: width }, (_, j) => {
+    const column = Array.from({ length: count }, (_, i) => set.values[i * width + j]);
+    return column.reduce((x, y) => x + y) / count;
+  });
+  const covariance = Float64Array.from({ length: width * width }, (_, k) => {
+    const [i, j] = [Math.floor(k / width), k % width];
+    let total = 0;
+    for (let n = 0; n < count; n++) {
+      total += (set.values[n * width + i] - mean[i]) * (set.values[n * width + j] - mean[j]);
+    }
+    return total / (count - 1);
+  });
+  const expected = await frechetDistance(set, other);
+  const exact = await frechetDistance({ mean, covariance }, other);
+  assert.ok(Math.abs(exact - expected) < 1e-6 * expected, `${exact}, expected ${expected}`);
+  const rounded = await frechetDistance({ mean, covariance: covariance.map(Math.fround) }, other);
+  assert.ok(Math.abs(rounded - expected) < 1e-3 * expected, `${rounded}, expected ${expected}`);
+});
+
+test('statistics come from the files of pytorch-fid and of others', async () => {
+  await withFiles(async (write) => {
+    const file = await write(
+      new Map([
+        ['mu', { dtype: 'F32', shape: [3] }],
+        ['sigma', { dtype: 'F32', shape: [3, 3] }],
+      ]),
+    );
+    assert.equal([...(await readFeatureStatistics(file.path)).mean], [0, 0, 0]);
+    const others = await write(new Map([['mean', { dtype: 'F32', shape: [3] }]]));
+    await rejects(readFeatureStatistics(others.path), 'ERR_WEIGHTS', /holds no mu and sigma, or mean and cov/);
+  });
+});
+
 test('sets that do not fit and features that are no numbers are refused', async () => {
   const set = (width: number, ...values: number[]): FeatureSet => ({ width, values: Float32Array.from(values) });
-  const refused = (a: FeatureSet, b: FeatureSet, message: RegExp): Promise<void> =>
+  const refused = (a: FeatureSet, b: FeatureSet | FeatureStatistics, message: RegExp): Promise<void> =>
     rejects(frechetDistance(a, b), 'ERR_OPTION', message);
   await refused(set(1, 1, 2), set(2, 1, 2, 3, 4), /do not compare/);
   await refused(set(1, 1), set(1, 1, 2), /two pictures or more/);
   await refused(set(1, 1, Number.NaN), set(1, 1, 2), /not finite/);
+  const matrix = (...covariance: number[]) => ({
+    mean: new Float64Array(2),
+    covariance: Float64Array.from(covariance),
+  });
+  await refused(set(2, 1, 2, 3, 4), matrix(1, 2, 2, 1), /no covariance/);
+  await refused(set(2, 1, 2, 3, 4), matrix(0, 0, 0, 0), /no covariance/);
+  await refused(set(2, 1, 2, 3, 4), matrix(Number.NaN, 0, 0, 1), /no covariance|not finite/);
 });
 
 test.run();

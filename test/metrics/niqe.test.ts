@@ -126,10 +126,18 @@ test('pictures without two blocks or without texture are refused', async () => {
   await rejects(naturalness(device, grey), 'ERR_IMAGE', /less than two blocks with any texture/);
 });
 
-test('files without statistics, or with too few, are refused', async () => {
+test('statistics go by three names; files without them, or with too few, are refused', async () => {
   await withFiles(async (write) => {
     const none = await write(new Map([['other', { dtype: 'F32', shape: [1] }]]));
-    await rejects(readNaturalness(none.path), 'ERR_WEIGHTS', /holds no mean or mu_pris_param/);
+    await rejects(readNaturalness(none.path), 'ERR_WEIGHTS', /holds no mean and covariance, or mu_pris_param/);
+    // The original names.
+    const original = await write(
+      new Map([
+        ['mu_prisparam', { dtype: 'F32', shape: [1, 36] }],
+        ['cov_prisparam', { dtype: 'F32', shape: [36, 36] }],
+      ]),
+    );
+    assert.is((await readNaturalness(original.path)).covariance.length, 36 * 36);
     const few = await write(
       new Map([
         ['mu_pris_param', { dtype: 'F32', shape: [1, 35] }],
