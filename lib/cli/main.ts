@@ -9,6 +9,7 @@ import { captionCommand } from './caption.ts';
 import { convertCommand } from './convert.ts';
 import { degradeCommand } from './degrade.ts';
 import { doctorCommand } from './doctor.ts';
+import { evalFrmCommand } from './eval_frm.ts';
 import { facesCommand } from './faces.ts';
 import { exitCodeOf, oneLine, UsageError } from './failure.ts';
 import { inspectCommand } from './inspect.ts';
@@ -43,6 +44,7 @@ const lists = [
   'sources',
   'heldout',
   'candidates',
+  'models',
   'costs',
   'gammas',
   'only',
@@ -75,6 +77,7 @@ const cli = yargs(hideBin(process.argv))
     train.command(trainBaseCommand).command(trainSvmCommand).command(trainFrmCommand).demandCommand(1, missing),
   )
   .command(labelCommand)
+  .command('eval', 'judge models', (judge) => judge.command(evalFrmCommand).demandCommand(1, missing))
   .command(modelsCommand)
   .command(inspectCommand)
   .command(convertCommand)
