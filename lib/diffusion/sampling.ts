@@ -52,6 +52,11 @@ export class Sampling {
     }
   }
 
+  /** Bytes of its programs. */
+  get peakBytes(): number {
+    return this.clean.peakBytes + this.next.peakBytes;
+  }
+
   /** Resolves to the state after the last step. Rejects with ERR_SHAPE if `start` has another size. */
   async run({ steps, start, predict, noise, correct, onStep }: SamplingOptions): Promise<Latents> {
     if (start.length !== this.zeros.length) {
@@ -104,6 +109,11 @@ export class NoiseSource {
   static async create(device: Device, shape: Shape): Promise<NoiseSource> {
     const y = randomNormal(input('state', [4], 'i32'), shape);
     return new NoiseSource(await device.compile({ outputs: { y } }));
+  }
+
+  /** Bytes of its program. */
+  get peakBytes(): number {
+    return this.program.peakBytes;
   }
 
   /** The `index`-th noise of `seed`, 0 or more; a sampler's start and its steps take one index each. */

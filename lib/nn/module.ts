@@ -1,6 +1,7 @@
+import { ReflError } from '../errors.ts';
 import { type DType, isHalf, statisticsOf, type TypedArray } from '../graph/dtype.ts';
 import { cast } from '../graph/ops/elementwise.ts';
-import { parameterLeaf, type Shape, scope, type Tensor } from '../graph/tensor.ts';
+import { parameterLeaf, type Shape, sameShape, scope, type Tensor } from '../graph/tensor.ts';
 
 /** How a parameter starts, as data: lib/nn/init.ts turns it into values on a device. */
 export type Init =
@@ -97,6 +98,15 @@ export abstract class Module {
     return this;
   }
 
+  /**
+   * Puts other parameters in the places of those below, of the same shapes: what `choose` returns for each. So two modules share
+   * what is the same in both, or parameters that train get another dtype than the rest.
+   */
+  replaceParameters(choose: (key: string, parameter: Parameter) => Parameter): this {
+    replaceBelow(this, '', choose);
+    return this;
+  }
+
   /** Number of values in all parameters. */
   get parameterCount(): number {
     let count = 0;
@@ -136,6 +146,21 @@ export abstract class Module {
 /** A module of one tensor in, one tensor out: what LoRA may wrap and a sequence may hold. */
 export abstract class Layer extends Module {
   abstract forward(x: Tensor): Tensor;
+}
+
+function replaceBelow(owner: object, prefix: string, choose: (key: string, parameter: Parameter) => Parameter): void {
+  for (const [name, value] of Object.entries(owner)) {
+    const key = prefix + name;
+    if (value instanceof Parameter) {
+      const chosen = choose(key, value);
+      if (!sameShape(chosen.value.shape, value.value.shape)) {
+        throw new ReflError('ERR_SHAPE', `${key} is ${value.value}: ${chosen.value} cannot take its place`);
+      }
+      (owner as Record<string, unknown>)[name] = chosen;
+    } else if (value instanceof Module || Array.isArray(value) || isPlain(value)) {
+      replaceBelow(value, `${key}.`, choose);
+    }
+  }
 }
 
 /** The direct children of a module with their paths, looking through arrays and plain objects. */

@@ -1,6 +1,8 @@
-import { affine } from '../graph/ops/elementwise.ts';
+import type { DType } from '../graph/dtype.ts';
+import { affine, cast } from '../graph/ops/elementwise.ts';
 import { reshape } from '../graph/ops/layout.ts';
 import type { Tensor } from '../graph/tensor.ts';
+import type { ForwardOptions } from '../models/blocks.ts';
 import type { CLIP } from '../models/clip.ts';
 import { features, pairedScores } from './hps.ts';
 import { diffusionRewardPreprocess } from './preprocess.ts';
@@ -30,12 +32,17 @@ export interface Reward {
  * The face reward model as a judge: the cosine of image and caption, without the softmax's factor (DiffusionReward).
  *
  * @param options.antialias off as the published code ran; see {@link diffusionRewardPreprocess}
+ * @param options.compute what the towers compute in, if not in the images' dtype
  */
-export const frmReward = (clip: CLIP, options: { antialias?: boolean } = {}): Reward => ({
+export const frmReward = (
+  clip: CLIP,
+  { compute, antialias, ...options }: { antialias?: boolean; compute?: DType } & ForwardOptions = {},
+): Reward => ({
   name: 'frm',
   score({ images, captions }) {
     const [size] = clip.visual.imageSize;
-    const small = diffusionRewardPreprocess(affine(images, 2, -1), { size, ...options });
-    return reshape(pairedScores(features(clip, small, captions)), [images.shape[0]]);
+    const small = diffusionRewardPreprocess(affine(images, 2, -1), { size, antialias });
+    const seen = features(clip, compute ? cast(small, compute) : small, captions, options);
+    return cast(reshape(pairedScores(seen), [images.shape[0]]), images.dtype);
   },
 });

@@ -126,4 +126,17 @@ test('adapters wrap what they target, stack, and keep names and shapes', () => {
   assert.equal(conv.mergedWeight().shape, [6, 3, 3, 3]);
 });
 
+test('parameters are replaced by others of their shapes, which several modules may share', () => {
+  const [pair, other] = [new Pair(), new Pair()];
+  const own = other.namedParameters();
+  pair.replaceParameters((key, parameter) => (key.startsWith('rest.') ? own.get(key)! : parameter));
+  const keys = [...pair.namedParameters()].filter(([key, parameter]) => parameter === own.get(key)).map(([key]) => key);
+  assert.equal(keys, ['rest.0.weight', 'rest.1.weight', 'rest.1.bias']);
+  const [first] = own.values();
+  assert.throws(
+    () => pair.replaceParameters((key, parameter) => (key === 'rest.1.bias' ? first : parameter)),
+    (error: Error & { code: string }) => error.code === 'ERR_SHAPE' && /^rest\.1\.bias is /.test(error.message),
+  );
+});
+
 test.run();

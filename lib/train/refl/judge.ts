@@ -1,5 +1,5 @@
 import { grad } from '../../graph/grad.ts';
-import { affine, sub } from '../../graph/ops/elementwise.ts';
+import { affine, cast, sub } from '../../graph/ops/elementwise.ts';
 import { concat, reshape, split } from '../../graph/ops/layout.ts';
 import { mean } from '../../graph/ops/reduce.ts';
 import { constant, input, type Tensor } from '../../graph/tensor.ts';
@@ -7,8 +7,9 @@ import type { CLIP } from '../../models/clip.ts';
 import { features, pairedScores, preferenceLoss } from '../../reward/hps.ts';
 import { diffusionRewardPreprocess } from '../../reward/preprocess.ts';
 import type { BatchGraph } from '../learner.ts';
+import { narrowed, type Precision } from './restored.ts';
 
-export interface JudgeGraph {
+export interface JudgeGraph extends Precision {
   /** Images a batch, and their side. */
   readonly batch: number;
   readonly side: number;
@@ -30,7 +31,7 @@ export interface JudgeGraph {
 export function judgeGraph(
   clip: CLIP,
   weights: readonly Tensor[],
-  { batch, side, weight, antialias, recompute }: JudgeGraph,
+  { batch, side, weight, antialias, recompute, compute }: JudgeGraph,
 ): BatchGraph {
   const images = (name: string): Tensor => input(name, [batch, 1, side, side, 3]);
   // Two rows a caption: what was restored, then the photograph, which is preferred.
@@ -38,7 +39,7 @@ export function judgeGraph(
   const captions = input('captions', [batch, clip.positional_embedding.value.shape[0]], 'i32');
   const [size] = clip.visual.imageSize;
   const small = diffusionRewardPreprocess(affine(pairs, 2, -1), { size, antialias });
-  const paired = pairedScores(features(clip, small, captions, { recompute }));
+  const paired = cast(pairedScores(features(clip, narrowed(small, { compute }), captions, { recompute })), 'f32');
   const preferred = constant(new Int32Array(batch).fill(1), [batch], 'i32');
   const loss = preferenceLoss(clip, paired, preferred);
   const [restored, targets] = split(paired, 2, 1);

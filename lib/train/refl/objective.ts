@@ -1,5 +1,6 @@
+import type { DType } from '../../graph/dtype.ts';
 import { grad } from '../../graph/grad.ts';
-import { add, affine, clamp, square, sub } from '../../graph/ops/elementwise.ts';
+import { add, affine, cast, clamp, square, sub } from '../../graph/ops/elementwise.ts';
 import { globalNorm } from '../../graph/ops/optim.ts';
 import { mean } from '../../graph/ops/reduce.ts';
 import type { Tensor } from '../../graph/tensor.ts';
@@ -16,11 +17,13 @@ export const rewardLoss =
   (judged) =>
     affine(mean(reward.score(judged)), -1, 1);
 
-/** Mean LPIPS distance to the photographs. */
+/** Mean LPIPS distance to the photographs; `compute` is what its network computes in, if not in the images' dtype. */
 export const lpipsLoss =
-  (lpips: LPIPS): ImageLoss =>
-  ({ images, targets }) =>
-    mean(lpips.forward(images, targets, { normalize: true }).distance);
+  (lpips: LPIPS, compute?: DType): ImageLoss =>
+  ({ images, targets }) => {
+    const [a, b] = [images, targets].map((x) => (compute ? cast(x, compute) : x));
+    return mean(lpips.forward(a, b, { normalize: true }).distance);
+  };
 
 /** What differs in the low-pass of the dual-tree wavelet transform, where images count as they are seen: within [0, 1]. */
 export const waveletLoss: ImageLoss = ({ images, targets }) => dtcwtLoss(clamp(images, 0, 1), targets);

@@ -2,7 +2,7 @@ import { rowSum } from '../../diffusion/denoise.ts';
 import { alphasCumprod } from '../../diffusion/schedule.ts';
 import { cleanWeights, type Step } from '../../diffusion/steps.ts';
 import type { DType } from '../../graph/dtype.ts';
-import { add, affine, mul } from '../../graph/ops/elementwise.ts';
+import { add, affine, cast, mul } from '../../graph/ops/elementwise.ts';
 import { input, type Shape, type Tensor } from '../../graph/tensor.ts';
 import type { ForwardOptions } from '../../models/blocks.ts';
 import type { ControlNet } from '../../models/controlnet.ts';
@@ -24,8 +24,17 @@ export interface LastSteps {
   readonly shape: Shape;
   /** How many steps have gradients: 1 in DiffusionReward. */
   readonly count: number;
+  /** Of the states; float32 by default. */
   readonly dtype?: DType;
 }
+
+/** What networks compute in: states, images and losses stay as wide as they are. */
+export interface Precision {
+  readonly compute?: DType;
+}
+
+/** x in the networks' dtype, if they have one of their own. */
+export const narrowed = (x: Tensor, { compute }: Precision): Tensor => (compute ? cast(x, compute) : x);
 
 /**
  * The last denoising steps in the graph: from the state `x` that the steps before led to, through `count` steps without
@@ -83,7 +92,7 @@ export function joined(parts: readonly (readonly number[] | Float32Array)[]): Fl
 }
 
 /** What a restorer of DiffBIR's form is told beside the latents. */
-export interface ControlledSteps extends LastSteps, Condition {
+export interface ControlledSteps extends LastSteps, Condition, Precision {
   /** The ControlNet as it was when training began. */
   readonly frozen?: ControlNet;
   readonly options?: ForwardOptions;
@@ -92,21 +101,24 @@ export interface ControlledSteps extends LastSteps, Condition {
 /** DiffBIR's last steps, decoded; what must not drift are the control features of the last one. */
 export function restoredByControlLDM(
   model: ControlLDM,
-  { hint, context, frozen, options, ...steps }: ControlledSteps,
+  { hint, context, frozen, options, compute, ...steps }: ControlledSteps,
 ): Restored {
   const drift: [Tensor, Tensor][] = [];
-  const clean = lastSteps(steps, (x, timesteps, last) => {
-    const control = model.controlnet.forward(x, hint, timesteps, context, options);
+  const [condition, text] = [hint, context].map((x) => narrowed(x, { compute }));
+  const clean = lastSteps(steps, (state, timesteps, last) => {
+    const x = narrowed(state, { compute });
+    const control = model.controlnet.forward(x, condition, timesteps, text, options);
     if (last && frozen) {
-      const before = frozen.forward(x, hint, timesteps, context, options);
-      drift.push(...control.map((feature, i): [Tensor, Tensor] => [feature, before[i]]));
+      const before = frozen.forward(x, condition, timesteps, text, options);
+      const wide = (feature: Tensor): Tensor => cast(feature, state.dtype);
+      drift.push(...control.map((feature, i): [Tensor, Tensor] => [wide(feature), wide(before[i])]));
     }
-    return model.unet.forward(x, timesteps, context, { control, ...options });
+    return cast(model.unet.forward(x, timesteps, text, { control, ...options }), state.dtype);
   });
-  return { images: model.decode(clean, options), drift };
+  return { images: cast(model.decode(narrowed(clean, { compute }), options), clean.dtype), drift };
 }
 
-export interface OneStep {
+export interface OneStep extends Precision {
   /** Degraded images [N, H, W, 3] in [0, 1]. */
   readonly degraded: Tensor;
   /** Text features [N, L, context_dim]. */
@@ -119,14 +131,20 @@ export interface OneStep {
 }
 
 /** OSEDiff's single step, decoded; what must not drift is the UNet's prediction. */
-export function restoredByOSEDiff(model: OSEDiff, { degraded, context, noise, frozen, options }: OneStep): Restored {
+export function restoredByOSEDiff(
+  model: OSEDiff,
+  { degraded, context, noise, frozen, options, compute }: OneStep,
+): Restored {
+  const wide = (x: Tensor): Tensor => cast(x, degraded.dtype);
+  const [image, text] = [degraded, context].map((x) => narrowed(x, { compute }));
   const step = (osediff: OSEDiff): { z: Tensor; output: Tensor } => {
-    const { mean, std } = osediff.encode(degraded, options);
-    const z = add(mean, mul(std, noise));
-    return { z, output: osediff.predict(z, context, options) };
+    const { mean, std } = osediff.encode(image, options);
+    const z = add(wide(mean), mul(wide(std), noise));
+    return { z, output: wide(osediff.predict(narrowed(z, { compute }), text, options)) };
   };
   const { z, output } = step(model);
   const [ofState, ofOutput] = cleanWeights(alphasCumprod()[OSEDiff.timestep], 'eps');
   const clean = add(affine(z, ofState), affine(output, ofOutput));
-  return { images: model.decode(clean, options), drift: frozen ? [[output, step(frozen).output]] : [] };
+  const images = wide(model.decode(narrowed(clean, { compute }), options));
+  return { images, drift: frozen ? [[output, step(frozen).output]] : [] };
 }

@@ -4,10 +4,11 @@ import { NoiseSource, Sampling } from '../../diffusion/sampling.ts';
 import { alphasCumprod, leadingTimesteps } from '../../diffusion/schedule.ts';
 import { ddimSteps, levelsOf, type Step } from '../../diffusion/steps.ts';
 import { ReflError } from '../../errors.ts';
-import { input, type Shape } from '../../graph/tensor.ts';
+import { cast } from '../../graph/ops/elementwise.ts';
+import { input, type Shape, type Tensor } from '../../graph/tensor.ts';
 import type { ControlLDM } from '../../models/diffbir.ts';
 import type { Device, Parameters, Program } from '../../runtime/index.ts';
-import type { Entry } from './restored.ts';
+import { type Entry, narrowed, type Precision } from './restored.ts';
 
 /** How images are walked to the steps that have gradients. */
 export interface WalkOptions {
@@ -46,6 +47,14 @@ export interface ConditionValues {
   readonly context: Float32Array;
 }
 
+/** Of one image. */
+export interface RolloutShapes extends Precision {
+  /** [h, w, channels], of the condition's latent too. */
+  readonly latent: Shape;
+  /** Of the text's features, [L, context_dim]. */
+  readonly context: Shape;
+}
+
 /** Walks images to the steps that have gradients, one image at a time, by the weights as they are at that time. */
 export class Rollout {
   private readonly predict: Program;
@@ -60,20 +69,17 @@ export class Rollout {
     this.mix = mix;
   }
 
-  /**
-   * @param shape of one image's latents, [h, w, channels]; the condition's latent has it too
-   * @param context shape of one text's features, [L, context_dim]
-   */
+  /** @param shapes of one image's latents, and of its text's features */
   static async create(
     device: Device,
     parameters: Parameters,
     model: ControlLDM,
-    shape: Shape,
-    context: Shape,
+    shapes: RolloutShapes,
   ): Promise<Rollout> {
-    const one = [1, ...shape];
-    const condition = { hint: input('hint', one), context: input('context', [1, ...context]) };
-    const output = model.predict(input('x', one), input('timesteps', [1], 'i32'), condition);
+    const one = [1, ...shapes.latent];
+    const fed = (name: string, shape: Shape): Tensor => narrowed(input(name, shape), shapes);
+    const condition = { hint: fed('hint', one), context: fed('context', [1, ...shapes.context]) };
+    const output = cast(model.predict(fed('x', one), input('timesteps', [1], 'i32'), condition), 'f32');
     const made: { dispose(): void }[] = [];
     try {
       const predict = await device.compile({ outputs: { output } }, { parameters });
@@ -88,6 +94,11 @@ export class Rollout {
       for (const part of made) part.dispose();
       throw error;
     }
+  }
+
+  /** Bytes of its programs beside the parameters. */
+  get peakBytes(): number {
+    return [this.predict, this.sampling, this.noise, this.mix].reduce((sum, { peakBytes }) => sum + peakBytes, 0);
   }
 
   /**

@@ -7,6 +7,7 @@ import type { Leaves } from '../checkpoint.ts';
 import { Learner, type LearnerPrograms } from '../learner.ts';
 import { judgeGraph } from './judge.ts';
 import { objective, type Weighted } from './objective.ts';
+import type { Precision } from './restored.ts';
 import type { Sample, Trainee } from './trainees.ts';
 
 /** How the judge goes on learning. */
@@ -25,7 +26,7 @@ export interface MovingOptions {
 /** DiffusionReward's. */
 export const paperJudge: MovingOptions = { every: 10, lr: 2e-6, weight: 0.1, weightDecay: 0.35, clip: 1 };
 
-export interface SessionOptions {
+export interface SessionOptions extends Precision {
   /** Images a batch, and batches a step: a step is made of the mean gradient of all of them. */
   readonly batch: number;
   readonly accumulate: number;
@@ -102,9 +103,10 @@ export class Session {
     return this.restorer.weights.reduce((sum, { size }) => sum + size, 0);
   }
 
-  /** Bytes of the programs beside the parameters. */
+  /** Bytes of the programs beside the parameters, those of the trainee included. */
   get peakBytes(): number {
-    return Object.values(this.programs ?? {}).reduce((sum, { peakBytes }) => sum + peakBytes, 0);
+    const programs = Object.values(this.programs ?? {});
+    return programs.reduce((sum, { peakBytes }) => sum + peakBytes, this.models.trainee.peakBytes);
   }
 
   /** Makes the optimizers' state beside the weights. */
@@ -116,7 +118,7 @@ export class Session {
   /** @param side of the images */
   async compile(device: Device, parameters: Parameters, side: number): Promise<void> {
     const { trainee, terms, judge, caption } = this.models;
-    const { batch, accumulate, drift, moving, recompute } = this.options;
+    const { batch, accumulate, drift, moving, recompute, compute } = this.options;
     const { images, drift: pairs } = trainee.restore(batch);
     const targets = input('targets', [batch, side, side, 3]);
     const captions = input('captions', [batch, caption.length], 'i32');
@@ -131,7 +133,7 @@ export class Session {
     const restorer = await this.restorer.compile(device, parameters, graph, accumulate);
     this.programs = { restorer };
     if (!this.judge || !moving) return;
-    const judging = judgeGraph(judge, this.judge.weights, { batch, side, weight: moving.weight, recompute });
+    const judging = judgeGraph(judge, this.judge.weights, { batch, side, weight: moving.weight, recompute, compute });
     this.programs = { restorer, judge: await this.judge.compile(device, parameters, judging, accumulate) };
   }
 

@@ -1,5 +1,6 @@
 import type { Draws } from '../../data/draws.ts';
 import { NoiseSource } from '../../diffusion/sampling.ts';
+import { cast } from '../../graph/ops/elementwise.ts';
 import { input, type Shape, type Tensor } from '../../graph/tensor.ts';
 import type { ForwardOptions } from '../../models/blocks.ts';
 import type { ControlNet } from '../../models/controlnet.ts';
@@ -12,6 +13,8 @@ import {
   type Entry,
   joined,
   lastStepsFeeds,
+  narrowed,
+  type Precision,
   type Restored,
   restoredByControlLDM,
   restoredByOSEDiff,
@@ -33,11 +36,14 @@ export interface Trainee {
   restore(count: number): Restored;
   /** Values of the feeds that {@link restore} made, with the weights as they are now. */
   enter(samples: readonly Sample[]): Promise<Values>;
+  /** Bytes that {@link enter} needs beside the parameters. */
+  readonly peakBytes: number;
   dispose(): void;
 }
 
 /** A network that restores in one go: SwinIR alone, or the restorer that ships. */
 export class NetworkTrainee implements Trainee {
+  readonly peakBytes = 0;
   readonly module: Module & { forward(x: Tensor): Tensor };
   private readonly side: number;
 
@@ -59,7 +65,7 @@ export class NetworkTrainee implements Trainee {
 }
 
 /** What restorers in latent space have in common when they train. */
-export interface LatentTrainee {
+export interface LatentTrainee extends Precision {
   /** Side of the images, a multiple of what the networks need. */
   readonly side: number;
   /** Features of the one text that steers all images, [L, context_dim]: DiffusionReward's is empty. */
@@ -98,9 +104,9 @@ export class ControlLDMTrainee implements Trainee {
     parameters: Parameters,
     parts: ControlLDMTraineeParts,
   ): Promise<ControlLDMTrainee> {
-    const { model, stage1, side, context } = parts;
-    const degraded = input('degraded', [1, side, side, 3]);
-    const hint = model.encode(stage1.forward(degraded)).mean;
+    const { model, stage1, side, context, compute } = parts;
+    const degraded = narrowed(input('degraded', [1, side, side, 3]), parts);
+    const hint = cast(model.encode(stage1.forward(degraded)).mean, 'f32');
     const latent = hint.shape.slice(1);
     const condition = await device.compile({ outputs: { hint } }, { parameters });
     try {
@@ -108,7 +114,7 @@ export class ControlLDMTrainee implements Trainee {
         parts,
         latent,
         condition,
-        await Rollout.create(device, parameters, model, latent, context.shape),
+        await Rollout.create(device, parameters, model, { latent, context: context.shape, compute }),
       );
     } catch (error) {
       condition.dispose();
@@ -116,8 +122,12 @@ export class ControlLDMTrainee implements Trainee {
     }
   }
 
+  get peakBytes(): number {
+    return this.condition.peakBytes + this.rollout.peakBytes;
+  }
+
   restore(count: number): Restored {
-    const { model, frozen, walk, context, options } = this.parts;
+    const { model, frozen, walk, context, options, compute } = this.parts;
     const shape = [count, ...this.latent];
     return restoredByControlLDM(model, {
       shape,
@@ -126,6 +136,7 @@ export class ControlLDMTrainee implements Trainee {
       context: input('context', [count, ...context.shape]),
       frozen,
       options,
+      compute,
     });
   }
 
@@ -170,18 +181,23 @@ export class OSEDiffTrainee implements Trainee {
 
   static async create(device: Device, parts: OSEDiffTraineeParts): Promise<OSEDiffTrainee> {
     const { model, side } = parts;
-    const latent = model.encode(input('degraded', [1, side, side, 3])).mean.shape.slice(1);
+    const latent = model.encode(narrowed(input('degraded', [1, side, side, 3]), parts)).mean.shape.slice(1);
     return new OSEDiffTrainee(parts, latent, await NoiseSource.create(device, latent));
   }
 
+  get peakBytes(): number {
+    return this.noise.peakBytes;
+  }
+
   restore(count: number): Restored {
-    const { model, frozen, side, context, options } = this.parts;
+    const { model, frozen, side, context, options, compute } = this.parts;
     return restoredByOSEDiff(model, {
       degraded: input('degraded', [count, side, side, 3]),
       context: input('context', [count, ...context.shape]),
       noise: input('noise', [count, ...this.latent]),
       frozen,
       options,
+      compute,
     });
   }
 

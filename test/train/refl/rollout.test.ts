@@ -54,7 +54,7 @@ test('an image enters its last step where walking it by hand leads, the same bit
   const { model } = networks('f32');
   using parameters = device.parameters();
   fill(parameters, model, 1);
-  using rollout = await Rollout.create(device, parameters, model, shape, [tokens, 6]);
+  using rollout = await Rollout.create(device, parameters, model, { latent: shape, context: [tokens, 6] });
   using noise = await NoiseSource.create(device, [1, ...shape]);
   const options = { ...paperWalk, steps: 5, ends: 1 };
   const walk = drawWalk(new Draws(3), options);

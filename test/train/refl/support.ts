@@ -39,13 +39,13 @@ export const numbers = (seed: number, size: number, dtype: DType = 'f32'): Float
   return dtype === 'f64' ? Float64Array.from(values) : Float32Array.from(values);
 };
 
-/** Values everywhere, also where initialisers leave zeros, about as large as trained ones. */
+/** Values everywhere, also where initialisers leave zeros, about as large as trained ones; what has some keeps them. */
 export function fill(parameters: Parameters, module: Module, seed: number, frozen = false): void {
   for (const { value, init } of module.namedParameters().values()) {
     const spread = 1 / Math.sqrt(value.shape.slice(1).reduce((a, b) => a * b, 2));
     const around = init === 'ones' ? 1 : 0;
     const data = numbers(seed++, value.size, value.dtype).map((v) => around + spread * v) as TypedArray;
-    parameters.add(value, { data, frozen });
+    if (!parameters.has(value)) parameters.add(value, { data, frozen });
   }
 }
 
