@@ -74,6 +74,10 @@ export function reachable(roots: readonly Tensor[]): Node[] {
   return [...seen].sort((a, b) => a.id - b.id);
 }
 
+/** Names of the feeds that `roots` depend on. */
+export const inputNames = (roots: readonly Tensor[]): Set<string> =>
+  new Set(reachable(roots).flatMap(({ leaf }) => (leaf?.kind === 'input' ? [leaf.name] : [])));
+
 /** Traces recompute segments a second time, each when its first node is differentiated. */
 class Replay {
   private readonly members = new Map<object, Node[]>();

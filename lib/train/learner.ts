@@ -1,5 +1,5 @@
 import type { TypedArray } from '../graph/dtype.ts';
-import { reachable } from '../graph/grad.ts';
+import { inputNames } from '../graph/grad.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Module } from '../nn/module.ts';
 import type { Device, Parameters, Program, Values } from '../runtime/index.ts';
@@ -48,16 +48,14 @@ export class Learner {
     { outputs, gradients }: BatchGraph,
     accumulate: number,
   ): Promise<LearnerPrograms> {
-    const read = reachable([...Object.values(outputs), ...gradients]).flatMap(({ leaf }) =>
-      leaf?.kind === 'input' ? [leaf.name] : [],
-    );
+    const read = inputNames([...Object.values(outputs), ...gradients]);
     const sum = new GradientSum(this.weights);
     sum.create(parameters);
     const { nodes, norm } = this.optimizer.updates(sum.totals, accumulate);
     const batch = await device.compile({ outputs, updates: sum.updates(gradients) }, { parameters });
     try {
       const step = await device.compile({ outputs: { norm }, updates: nodes }, { parameters });
-      return new LearnerPrograms(this.optimizer, sum, new Set(read), batch, step);
+      return new LearnerPrograms(this.optimizer, sum, read, batch, step);
     } catch (error) {
       batch.dispose();
       throw error;

@@ -9,6 +9,8 @@ import { overwriteFrom, saveCheckpoint } from '../checkpoint.ts';
 import { EventWriter } from '../events.ts';
 import { checkpointPath, checkResumable, newestCheckpoint, pruneCheckpoints, runKey } from '../resume.ts';
 import { type ReflModels, Session, type SessionOptions, type StepFigures } from './session.ts';
+import { type Validation, writeGrid } from './validation.ts';
+import { type Alarm, alarmsOf, type Observation } from './watch.ts';
 
 export interface ReflOptions extends SessionOptions {
   /** Folder for checkpoints and events. */
@@ -16,6 +18,8 @@ export interface ReflOptions extends SessionOptions {
   readonly steps: number;
   /** Steps between checkpoints; the last two are kept. */
   readonly checkpointEvery: number;
+  /** Steps between looks at held-out images, which are also taken before the first step and after the last; 500 by default. */
+  readonly validateEvery?: number;
 }
 
 export interface ReflStep extends StepFigures {
@@ -35,11 +39,23 @@ export interface ReflStart {
   readonly from: number;
 }
 
+/** A look at held-out images. */
+export interface ReflObservation {
+  /** Steps that were made. */
+  readonly step: number;
+  readonly observation: Observation;
+  /** What has become worse since the first look in a way that the reward does not tell. */
+  readonly alarms: readonly Alarm[];
+  /** Where the pictures lie: what came in, what was made of it, and the photograph, side by side. */
+  readonly preview: string;
+}
+
 export interface ReflEvents {
   /** Ends training after the step under way; a checkpoint is written first. */
   readonly signal?: AbortSignal;
   readonly onStart?: (start: ReflStart) => void;
   readonly onStep?: (step: ReflStep) => void;
+  readonly onObserved?: (seen: ReflObservation) => void;
 }
 
 /** So many steps in a row without a finite gradient end a run. */
@@ -58,11 +74,11 @@ export async function trainRefl(
   device: Device,
   parameters: Parameters,
   pairs: PairSource,
-  models: ReflModels,
+  { validation, ...models }: ReflModels & { readonly validation?: Validation },
   options: ReflOptions,
-  { signal, onStart, onStep }: ReflEvents = {},
+  { signal, onStart, onStep, onObserved }: ReflEvents = {},
 ): Promise<string | undefined> {
-  const { out, steps, checkpointEvery, ...decisive } = options;
+  const { out, steps, checkpointEvery, validateEvery = 500, ...decisive } = options;
   await makeFolder(out);
   using _ = await Lock.take(join(out, '.lock'), out);
   using session = new Session(models, options);
@@ -71,17 +87,30 @@ export async function trainRefl(
   const key = runKey({ ...decisive, weights, side: pairs.size, device: device.kind }, device);
   const newest = await newestCheckpoint(out);
   let from = 0;
+  let first: Observation | undefined;
   if (newest) {
     const { metadata } = await openSafetensors(newest);
     checkResumable(newest, metadata, key);
     await overwriteFrom(newest, parameters, session.leaves);
     from = Number(metadata.step);
+    first = metadata.first ? JSON.parse(metadata.first) : undefined;
   }
   await session.compile(device, parameters, pairs.size);
   const { trained, peakBytes } = session;
   onStart?.({ trained, peakBytes, stateBytes: parameters.bytes, from });
 
   await using log = await EventWriter.open(out, from + 1);
+  const observe = async (step: number): Promise<void> => {
+    if (!validation) return;
+    const { observation, grid } = await validation.observe();
+    first ??= observation;
+    const preview = join(out, `preview-${String(step).padStart(8, '0')}.png`);
+    await writeGrid(preview, grid);
+    const alarms = alarmsOf(first, observation);
+    await log.scalars(step, observedScalars(observation, alarms));
+    onObserved?.({ step, observation, alarms, preview });
+  };
+  if (!from) await observe(0);
   const load = (step: number) => pairs.batch(step, options.batch * options.accumulate);
   let next = load(from);
   let bad = 0;
@@ -101,8 +130,10 @@ export async function trainRefl(
         `${bad} steps in a row up to ${done} had no finite gradient; go on from the newest checkpoint in ${out} with a lower learning rate`,
       );
     }
+    if (done % validateEvery === 0 || done === steps) await observe(done);
     if (done % checkpointEvery === 0 || done === steps || signal?.aborted) {
-      await saveCheckpoint(checkpointPath(out, done), parameters, session.leaves, { step: String(done), ...key });
+      const metadata = { step: String(done), ...(first ? { first: JSON.stringify(first) } : {}), ...key };
+      await saveCheckpoint(checkpointPath(out, done), parameters, session.leaves, metadata);
       await pruneCheckpoints(out);
     }
     if (signal?.aborted && done < steps) {
@@ -113,10 +144,16 @@ export async function trainRefl(
   return checkpointPath(out, steps);
 }
 
+const tagged = (folder: string, values: Readonly<Record<string, number>>): [string, number][] =>
+  Object.entries(values).map(([name, value]) => [`${folder}/${name}`, value]);
+
+/** What was seen of held-out images by TensorBoard's tags. */
+function observedScalars({ distances, ...rest }: Observation, alarms: readonly Alarm[]): Record<string, number> {
+  return Object.fromEntries(tagged('validation', { ...rest, ...distances, alarms: alarms.length }));
+}
+
 /** A step's figures by TensorBoard's tags. */
 function scalarsOf({ losses, norms, norm, judge }: StepFigures): Record<string, number> {
-  const tagged = (folder: string, values: Readonly<Record<string, number>>): [string, number][] =>
-    Object.entries(values).map(([name, value]) => [`${folder}/${name}`, value]);
   return Object.fromEntries([
     ...tagged('loss', losses),
     ...tagged('gradient', { ...norms, weights: norm }),

@@ -2,21 +2,25 @@
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { PairSource } from '../../../lib/data/pairs.ts';
 import type { TypedArray } from '../../../lib/graph/dtype.ts';
-import { add } from '../../../lib/graph/ops/elementwise.ts';
+import { add, square, sub } from '../../../lib/graph/ops/elementwise.ts';
+import { mean } from '../../../lib/graph/ops/reduce.ts';
 import type { Tensor } from '../../../lib/graph/tensor.ts';
 import { OSEDiff } from '../../../lib/models/osediff.ts';
 import { SwinIR } from '../../../lib/models/swinir.ts';
 import { Conv2d } from '../../../lib/nn/layers.ts';
 import { Module } from '../../../lib/nn/module.ts';
+import { frmReward, type Judged } from '../../../lib/reward/reward.ts';
 import { type Device, openDevice, type Parameters } from '../../../lib/runtime/index.ts';
-import { type ReflOptions, type ReflStep, trainRefl } from '../../../lib/train/refl/refl.ts';
+import { type ReflObservation, type ReflOptions, type ReflStep, trainRefl } from '../../../lib/train/refl/refl.ts';
 import { type ReflModels, Session } from '../../../lib/train/refl/session.ts';
 import { copyValues, frozenBeside, trainAdapters } from '../../../lib/train/refl/trainable.ts';
 import { ControlLDMTrainee, NetworkTrainee, OSEDiffTrainee, type Trainee } from '../../../lib/train/refl/trainees.ts';
+import { Validation } from '../../../lib/train/refl/validation.ts';
 import { close, sameBits } from '../../support/assert.ts';
 import { fill, latentConfig, networks, numbers, sides, terms, tokens } from './support.ts';
 
@@ -191,17 +195,55 @@ test('the judge moves away from what it is given, and the restorer towards the j
     { ...run, moving: undefined },
     { onStep: (step) => seen.push(step) },
   );
-  const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+  const average = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
   const rewards = seen.map(({ losses }) => losses.reward);
-  const [before, after] = [mean(rewards.slice(0, 8)), mean(rewards.slice(-8))];
+  const [before, after] = [average(rewards.slice(0, 8)), average(rewards.slice(-8))];
   assert.ok(after < before - 0.01, `1 less the reward went from ${before} to ${after}`);
   assert.ok(seen.every(({ judge }) => judge === undefined));
 
   const margins: number[] = [];
   const moved = { ...run, lr: 0, out: join(folder, 'moved'), moving: { ...options.moving!, every: 1, weight: 1 } };
   await trainRefl(device, parameters, pairs, still, moved, { onStep: ({ judge }) => margins.push(judge!.margin) });
-  const [first, last] = [mean(margins.slice(0, 8)), mean(margins.slice(-8))];
+  const [first, last] = [average(margins.slice(0, 8)), average(margins.slice(-8))];
   assert.ok(last > first + 0.05, `photographs were preferred by ${first}, then by ${last}`);
+  models.trainee.dispose();
+  parameters.dispose();
+});
+
+test('held-out images are looked at before, during and after, with pictures, and an alarm is raised against the first look', async ({
+  device,
+  folder,
+}) => {
+  const { models, parameters } = await made(device, 'network');
+  const { degraded, clean } = await pairs.batch(1000, 3);
+  const reward = frmReward(models.judge);
+  const held = { held: { degraded, clean }, side };
+  const distances = { mse: ({ images, targets }: Judged) => mean(square(sub(images, targets)), [1, 2, 3]) };
+  const validated = { ...models, reward, independent: reward, distances };
+  using validation = await Validation.create(device, parameters, validated, held);
+  const seen: ReflObservation[] = [];
+  const run = { ...options, out: folder, lr: 0.3, steps: 3, checkpointEvery: 2, validateEvery: 2, moving: undefined };
+  const events = { onObserved: (observed: ReflObservation) => seen.push(observed) };
+  await trainRefl(device, parameters, pairs, { ...models, validation }, run, events);
+  assert.equal(
+    seen.map(({ step }) => step),
+    [0, 2, 3],
+  );
+  assert.equal(seen[0].alarms, []);
+  const { distances: before, independent, reward: first } = seen[0].observation;
+  const error = Math.hypot(...degraded.map((v, i) => v - clean[i])) ** 2 / degraded.length;
+  assert.ok(Math.abs(before.mse / error - 1) < 1e-5, 'the network starts as the identity');
+  assert.is(independent, first);
+  // So large a rate leaves nothing of the pictures.
+  assert.ok(
+    seen[2].alarms.some(({ detector }) => detector === 'colour'),
+    JSON.stringify(seen[2]),
+  );
+  const { width, height, channels } = await sharp(seen[0].preview).metadata();
+  assert.equal([width, height, channels], [3 * side, 3 * side, 3]);
+  const grid = await sharp(seen[0].preview).raw().toBuffer();
+  assert.is(grid[0], Math.round(255 * degraded[0]));
+  assert.is(grid[3 * 2 * side], Math.round(255 * clean[0]));
   models.trainee.dispose();
   parameters.dispose();
 });

@@ -1,0 +1,135 @@
+import sharp from 'sharp';
+import { Draws } from '../../data/draws.ts';
+import { inputNames } from '../../graph/grad.ts';
+import { affine, cast, clamp } from '../../graph/ops/elementwise.ts';
+import { concat } from '../../graph/ops/layout.ts';
+import { mean } from '../../graph/ops/reduce.ts';
+import { input, type Tensor } from '../../graph/tensor.ts';
+import { writeAtomic } from '../../image/files.ts';
+import type { Judged, Reward } from '../../reward/reward.ts';
+import type { Device, Parameters, Program } from '../../runtime/index.ts';
+import type { StepImages } from './session.ts';
+import type { Trainee } from './trainees.ts';
+import { type Observation, signalsOf } from './watch.ts';
+
+/** How held-out images are looked at. */
+export interface ValidationModels {
+  readonly trainee: Trainee;
+  /** Tokens of the caption that all images share. */
+  readonly caption: Int32Array;
+  /** The judge that the restorer trains by. */
+  readonly reward: Reward;
+  /** One that nobody learns from. */
+  readonly independent?: Reward;
+  /** Distances of images and photographs, each [N], by name. */
+  readonly distances: Readonly<Record<string, (judged: Judged) => Tensor>>;
+}
+
+/** Images that are not trained on. */
+export interface Held {
+  readonly held: StepImages;
+  readonly side: number;
+}
+
+/** How the images did, and what they look like. */
+export interface Observed {
+  readonly observation: Observation;
+  /** Rows of pixels, each `height` high. */
+  readonly grid: { readonly rows: readonly Uint8Array[]; readonly width: number; readonly height: number };
+}
+
+/** Tells what is drawn for held-out images from what is drawn for training ones, which goes by seed, step and place. */
+const heldOut = 0x68656c64;
+const prefix = 'distance.';
+
+/** Restores the same held-out images again and again, always with the same noise, and says how they do. */
+export class Validation {
+  private readonly trainee: Trainee;
+  private readonly caption: Int32Array;
+  private readonly program: Program;
+  /** Names of what the program reads. */
+  private readonly read: ReadonlySet<string>;
+  private readonly held: StepImages;
+  private readonly side: number;
+
+  private constructor(
+    { trainee, caption }: ValidationModels,
+    program: Program,
+    read: ReadonlySet<string>,
+    { held, side }: Held,
+  ) {
+    this.trainee = trainee;
+    this.caption = caption;
+    this.program = program;
+    this.read = read;
+    this.held = held;
+    this.side = side;
+  }
+
+  static async create(
+    device: Device,
+    parameters: Parameters,
+    models: ValidationModels,
+    held: Held,
+  ): Promise<Validation> {
+    const { side } = held;
+    const { trainee, reward, independent, distances, caption } = models;
+    const { images } = trainee.restore(1);
+    const targets = input('targets', [1, side, side, 3]);
+    const judged = { images, targets, captions: input('captions', [1, caption.length], 'i32') };
+    const scalars = {
+      ...signalsOf(images, targets),
+      reward: reward.score(judged),
+      ...(independent ? { independent: independent.score(judged) } : {}),
+      ...Object.fromEntries(Object.entries(distances).map(([name, distance]) => [prefix + name, distance(judged)])),
+    };
+    const means = Object.fromEntries(Object.entries(scalars).map(([name, value]) => [name, mean(value)]));
+    const outputs = { ...means, row: pixels(concat([input('seen', [1, side, side, 3]), images, targets], 2)) };
+    const program = await device.compile({ outputs }, { parameters });
+    return new Validation(models, program, inputNames(Object.values(outputs)), held);
+  }
+
+  /** Restores all images with the weights as they are now. */
+  async observe(): Promise<Observed> {
+    const size = this.side * this.side * 3;
+    const { degraded, clean } = this.held;
+    const count = degraded.length / size;
+    const sums: Record<string, number> = {};
+    const rows: Uint8Array[] = [];
+    for (let i = 0; i < count; i++) {
+      const [seen, targets] = [degraded, clean].map((all) => all.subarray(i * size, (i + 1) * size));
+      const entered = await this.trainee.enter([{ degraded: seen, draws: new Draws(heldOut, i) }]);
+      const feeds = Object.entries({ ...entered, seen, targets, captions: this.caption });
+      const { row, ...values } = await this.program.run(
+        Object.fromEntries(feeds.filter(([name]) => this.read.has(name))),
+      );
+      rows.push(row as Uint8Array);
+      for (const [name, [value]] of Object.entries(values)) sums[name] = (sums[name] ?? 0) + Number(value) / count;
+    }
+    const distances = Object.entries(sums).filter(([name]) => name.startsWith(prefix));
+    const { detail, repetition, colour, reward, independent } = sums;
+    const observation = {
+      ...{ detail, repetition, colour, reward },
+      ...(independent === undefined ? {} : { independent }),
+      distances: Object.fromEntries(distances.map(([name, value]) => [name.slice(prefix.length), value])),
+    };
+    return { observation, grid: { rows, width: 3 * this.side, height: this.side } };
+  }
+
+  dispose(): void {
+    this.program.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Writes the pictures as a PNG: a row each of what came in, what was made of it, and the photograph. */
+export async function writeGrid(path: string, { rows, width, height }: Observed['grid']): Promise<void> {
+  const raw = { width, height: height * rows.length, channels: 3 } as const;
+  await writeAtomic(path, await sharp(Buffer.concat(rows), { raw }).png().toBuffer());
+}
+
+/** Images as bytes. A cast cuts the fraction off, so a half is added first. */
+const pixels = (x: Tensor): Tensor => cast(affine(clamp(x, 0, 1), 255, 0.5), 'u8');
