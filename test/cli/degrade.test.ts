@@ -1,8 +1,9 @@
-import { mkdir, readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { readJsonLines } from '../../lib/data/jsonl.ts';
 import { picture, temporaryFolder } from '../restore/support.ts';
 import { errorLines, refl } from './support.ts';
 
@@ -32,7 +33,7 @@ test('pictures come out damaged, at their size, the same for the same seed', asy
   );
   assert.ok(records.every(({ down, noise }) => down >= 2 && down < 3 && noise >= 4 && noise < 5));
   assert.is.not(records[0].down, records[1].down);
-  assert.equal((await readdir(join(folder, 'first'))).sort(), ['a.png', 'b.png']);
+  assert.equal((await readdir(join(folder, 'first'))).sort(), ['a.png', 'b.png', 'degradations.jsonl']);
 
   await degrade('second', '--seed', '7', '--down', '2', '3', '--noise', '4', '5');
   const a = join('a.png');
@@ -41,6 +42,37 @@ test('pictures come out damaged, at their size, the same for the same seed', asy
   const [damaged, original] = [await sharp(bytes).raw().toBuffer(), await picture(96, 80).raw().toBuffer()];
   const error = damaged.reduce((sum, v, i) => sum + (v - original[i]) ** 2, 0) / damaged.length;
   assert.ok(error > 4 && error < 4000, `mean squared error ${error}`);
+});
+
+test('started again it makes what is missing; a file more changes no other; other options are refused', async () => {
+  const manifest = join(folder, 'first', 'degradations.jsonl');
+  const args = ['first', '--seed', '7', '--down', '2', '3', '--noise', '4', '5'] as const;
+  const read = (name: string) => readFile(join(folder, 'first', name));
+  const before = [await read('a.png'), await read('b.png'), await read('degradations.jsonl')];
+  const { lines } = await readJsonLines(manifest);
+  assert.equal(
+    lines.map(({ record }) => [record.image, record.width, (record.state as number[]).length]),
+    [
+      ['a.png', 96, 4],
+      ['b.png', 80, 4],
+    ],
+  );
+  await rm(join(folder, 'first', 'a.png'));
+  await truncate(manifest, before[2].length - 5);
+  const again = await degrade(...args);
+  assert.is(again.code, 0, again.stderr);
+  assert.match(again.stderr, /a line that was cut off is removed/);
+  for (const [i, name] of ['a.png', 'b.png', 'degradations.jsonl'].entries())
+    assert.ok((await read(name)).equals(before[i]), name);
+
+  await picture(64, 64).png().toFile(join(clean, 'aa.png'));
+  assert.is((await degrade(...args)).code, 0);
+  assert.ok((await read('b.png')).equals(before[1]));
+  assert.is((await readJsonLines(manifest)).lines.length, 3);
+
+  const other = await degrade('first', '--seed', '8', '--down', '2', '3', '--noise', '4', '5');
+  assert.is(other.code, 2);
+  assert.match(errorLines(other)[0], /was damaged otherwise: give the same options, or another folder/);
 });
 
 test('bounds that make no sense are refused', async () => {
