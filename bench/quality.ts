@@ -21,7 +21,7 @@ const faces = await Promise.all(names.map(async (name) => ({ name, clean: await 
 const rows = await compareQuality(device, faces, {
   draws: Number(draws),
   seed: 2026,
-  restore: async (degraded) => (await crops.restore([degraded], 1))[0],
+  restore: async (degraded) => (await crops.restore([degraded], { batch: 1, seed: 0 }))[0],
 });
 crops.dispose();
 

@@ -69,7 +69,7 @@ const face256: ModelBench = {
       const { size } = model;
       const data = new Uint8Array(size * size * 3).map((_, i) => (i * 7919) >>> 3);
       const face = { width: size, height: size, data };
-      const restore = () => model.restore([face], 1, { signal: options.signal });
+      const restore = () => model.restore([face], { batch: 1, seed: 0, signal: options.signal });
       const { seconds, loopDelay } = await timed({ 'face-256': restore }, options);
       return { times: [{ name: 'face-256', seconds: seconds['face-256'] }], loopDelay };
     } finally {

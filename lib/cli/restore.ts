@@ -1,17 +1,22 @@
 import { basename } from 'node:path';
 import type { CommandModule } from 'yargs';
+import { type SamplerName, samplers } from '../diffusion/samplers.ts';
 import { writeAtomic } from '../image/files.ts';
 import { decodeImage, encodeBeside } from '../image/picture.ts';
+import type { Settings } from '../restore/image_model.ts';
 import { shippedModels } from '../restore/model.ts';
+import { broughtModels, type ModelSource } from '../restore/open.ts';
 import { type Restored, Restorer } from '../restore/restorer.ts';
+import { readCaptions } from './captions.ts';
 import { prepare } from './inputs.ts';
 import { interrupted } from './interrupt.ts';
 import { deviceOptions, type FileArgs, fileOptions, inputs } from './options.ts';
 
-interface Args extends FileArgs {
+interface Args extends FileArgs, ModelSource, Settings {
   aligned: boolean;
   tile: boolean;
   model: string;
+  prompts?: string;
   batch: number;
   seed: number;
   compare: boolean;
@@ -36,9 +41,58 @@ export const restoreCommand: CommandModule<object, Args> = {
       },
       model: {
         requiresArg: true,
-        describe: `${Object.keys(shippedModels).join(', ')}, or the path of a .safetensors file`,
+        describe: `${[...Object.keys(shippedModels), ...broughtModels].join(', ')}, or the path of a .safetensors file`,
         type: 'string',
         default: 'face-256',
+      },
+      weights: {
+        requiresArg: true,
+        describe: 'the folder with the official files of a model (refl-native models lists them)',
+        type: 'string',
+      },
+      tokenizer: {
+        requiresArg: true,
+        describe: "CLIP's tokenizer.json, its list of merges, or a folder with one [in --weights]",
+        type: 'string',
+      },
+      networks: {
+        requiresArg: true,
+        describe: 'a JSON file of the configurations of networks that are not of the published size',
+        type: 'string',
+      },
+      prompt: { requiresArg: true, describe: 'what the pictures show [nothing]', type: 'string', conflicts: 'prompts' },
+      prompts: {
+        requiresArg: true,
+        describe: 'a file of JSON lines, {"image": a path or a name, "caption": its prompt}',
+        type: 'string',
+      },
+      'negative-prompt': { requiresArg: true, describe: 'what they should not show', type: 'string' },
+      steps: { requiresArg: true, describe: 'denoising steps, 1 to 1000 [50]', type: 'number' },
+      sampler: {
+        requiresArg: true,
+        describe: 'how steps follow one another [spaced]',
+        choices: Object.keys(samplers) as SamplerName[],
+      },
+      guidance: {
+        requiresArg: true,
+        describe: "scale of classifier-free guidance; 1 leaves it out and halves the work [the model's]",
+        type: 'number',
+      },
+      rescale: { describe: 'let guidance grow from none at the noisy end', type: 'boolean' },
+      strength: {
+        requiresArg: true,
+        describe: "how strongly DiffBIR's first stage steers its second [1]",
+        type: 'number',
+      },
+      start: {
+        requiresArg: true,
+        describe: 'what sampling begins with [noise]',
+        choices: ['noise', 'condition'] as const,
+      },
+      fidelity: {
+        requiresArg: true,
+        describe: 'from 0, all the detail that the model invents, to 1, none [0]',
+        type: 'number',
       },
       seed: {
         requiresArg: true,
@@ -52,7 +106,8 @@ export const restoreCommand: CommandModule<object, Args> = {
   handler: restore,
 };
 
-async function restore({ inputs, out, json, compare, aligned, tile, seed, ...options }: Args): Promise<void> {
+async function restore({ inputs, out, json, compare, prompts, ...options }: Args): Promise<void> {
+  const promptOf = prompts === undefined ? undefined : await readCaptions(prompts);
   const { files, names, report } = await prepare(inputs, out, json, compare ? ['.png', '.compare.png'] : ['.png']);
   if (!files.length) return;
   const finish = async (input: string, { image, figures }: Restored): Promise<void> => {
@@ -65,13 +120,18 @@ async function restore({ inputs, out, json, compare, aligned, tile, seed, ...opt
     report.done(input, { ...written, ...figures });
   };
 
+  const { aligned, tile, seed, prompt, negativePrompt, steps, sampler, guidance, rescale, strength, start, fidelity } =
+    options;
+  const settings = { prompt, negativePrompt, steps, sampler, guidance, rescale, strength, start, fidelity };
+  const chosen = { aligned, tile, seed, ...settings };
   using restorer = await Restorer.load({ ...options, signal: interrupted });
   for (let done = 0; done < files.length; done += options.batch) {
     const group = files.slice(done, done + options.batch);
     const onProgress = (fraction: number): void =>
       report.progress.update(done + fraction * group.length, basename(group[0]));
     onProgress(0);
-    const results = await restorer.restoreMany(group, { aligned, tile, seed, signal: interrupted, onProgress });
+    const texts = promptOf && group.map(promptOf);
+    const results = await restorer.restoreMany(group, { ...chosen, prompts: texts, signal: interrupted, onProgress });
     for (const [i, result] of results.entries()) {
       if (result.status === 'rejected') report.fail(group[i], result.reason);
       else await finish(group[i], result.value).catch((error) => report.fail(group[i], error));

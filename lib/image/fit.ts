@@ -11,6 +11,12 @@ export interface Box {
 /** Bicubic, with a filter as wide as the step where the image shrinks. */
 const filter = { kernel: 'cubic', fit: 'fill' } as const;
 
+/** The image at another size. */
+export async function resized(image: Rgb, width: number, height: number): Promise<Rgb> {
+  if (image.width === width && image.height === height) return image;
+  return { width, height, data: await sharpOf(image).resize(width, height, filter).raw().toBuffer() };
+}
+
 /**
  * The image scaled so that its longer side is `size`, in the middle of a square of that side; its border pixels are repeated
  * outwards. An image of exactly that size comes back untouched.

@@ -167,9 +167,13 @@ export function knownModel(name: string): KnownModel {
 
 /**
  * Finds a model's files by their published names in `folder` or below it: paths by role, a folder's for one of diffusers. Throws ERR_OPTION for an unknown
- * name, and one ERR_FILE that lists all missing files, with where to get them.
+ * name, and one ERR_FILE that lists all missing files, with where to get them; those for `spared` roles may be missing.
  */
-export async function findModelFiles(name: string, folder: string): Promise<Map<Role, string>> {
+export async function findModelFiles(
+  name: string,
+  folder: string,
+  spared: readonly Role[] = [],
+): Promise<Map<Role, string>> {
   const { files } = knownModel(name);
   const there = await pathsIn(folder);
   const found = new Map<Role, string>();
@@ -182,6 +186,7 @@ export async function findModelFiles(name: string, folder: string): Promise<Map<
       found.set(role, known === diffusers ? dirname(path) : path);
       continue;
     }
+    if (spared.includes(role)) continue;
     const size = bytes === undefined ? '' : `, ${(bytes / 1e9).toFixed(2)} GB`;
     missing.push(`${what}: ${namesOf(file)}${size}; published at ${source}`);
   }

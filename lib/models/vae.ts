@@ -101,6 +101,23 @@ class Downsample extends Layer {
   }
 }
 
+/** A part of an encoder or a decoder that maps an image to the next, and how much of one it looks at: what tiling needs to know. */
+export interface Piece {
+  forward(x: Tensor): Tensor;
+  /** Positions around one that it reads, counted in its input; Infinity where it reads them all. */
+  readonly reach: number;
+  /** Positions of its output a side for one of its input: 1/2, 1 or 2. */
+  readonly scale: number;
+}
+
+function pieceOf(layer: Layer): Piece {
+  const forward = (x: Tensor): Tensor => layer.forward(x);
+  if (layer instanceof ResnetBlock) return { forward, reach: 2, scale: 1 };
+  if (layer instanceof AttnBlock) return { forward, reach: Infinity, scale: 1 };
+  const scale = layer instanceof Upsample ? 2 : layer instanceof Downsample ? 1 / 2 : 1;
+  return { forward, reach: 1, scale };
+}
+
 /** The lowest resolution: attention between two residual blocks. */
 interface Middle {
   block_1: Layer;
@@ -129,14 +146,11 @@ function level(blocks: number, inputs: number, outputs: number, index: number, c
   return { block, attn: attends ? block.map(() => new AttnBlock(outputs, num_groups)) : [] };
 }
 
-function run(layers: readonly (Layer | undefined)[], x: Tensor, options: ForwardOptions): Tensor {
-  return layers.reduce((h, layer) => {
-    if (!layer) return h;
-    return options.recompute ? recompute(() => layer.forward(h)) : layer.forward(h);
-  }, x);
-}
+const run = (pieces: readonly Piece[], x: Tensor, options: ForwardOptions): Tensor =>
+  pieces.reduce((h, piece) => (options.recompute ? recompute(() => piece.forward(h)) : piece.forward(h)), x);
 
-const inOrder = ({ block, attn }: Level): (Layer | undefined)[] => block.flatMap((layer, i) => [layer, attn[i]]);
+const inOrder = ({ block, attn, downsample, upsample }: Level): Layer[] =>
+  [...block.flatMap((layer, i) => [layer, attn[i]]), downsample, upsample].filter((layer) => layer !== undefined);
 
 const through = (mid: Middle): Layer[] => [mid.block_1, mid.attn_1, mid.block_2];
 
@@ -161,12 +175,14 @@ class Encoder extends Module {
     this.conv_out = conv3(deepest, 2 * config.z_channels);
   }
 
+  pieces(): Piece[] {
+    const out = (x: Tensor): Tensor => this.conv_out.forward(this.norm_out.forward(x, true));
+    const blocks = [this.conv_in, ...this.down.flatMap(inOrder), ...through(this.mid)].map(pieceOf);
+    return [...blocks, { forward: out, reach: 1, scale: 1 }];
+  }
+
   forward(x: Tensor, options: ForwardOptions): Tensor {
-    return this.trace(() => {
-      const levels = this.down.flatMap((each) => [...inOrder(each), each.downsample]);
-      const h = run([...levels, ...through(this.mid)], this.conv_in.forward(x), options);
-      return this.conv_out.forward(this.norm_out.forward(h, true));
-    });
+    return this.trace(() => run(this.pieces(), x, options));
   }
 }
 
@@ -192,12 +208,15 @@ class Decoder extends Module {
     this.conv_out = conv3(ch * ch_mult[0], config.out_ch);
   }
 
+  pieces(): Piece[] {
+    const out = (x: Tensor): Tensor => this.conv_out.forward(this.norm_out.forward(x, true));
+    const levels = [...this.up].reverse().flatMap(inOrder);
+    const blocks = [this.conv_in, ...through(this.mid), ...levels].map(pieceOf);
+    return [...blocks, { forward: out, reach: 1, scale: 1 }];
+  }
+
   forward(z: Tensor, options: ForwardOptions): Tensor {
-    return this.trace(() => {
-      const levels = [...this.up].reverse().flatMap((each) => [...inOrder(each), each.upsample]);
-      const h = run([...through(this.mid), ...levels], this.conv_in.forward(z), options);
-      return this.conv_out.forward(this.norm_out.forward(h, true));
-    });
+    return this.trace(() => run(this.pieces(), z, options));
   }
 }
 
@@ -237,6 +256,16 @@ export class AutoencoderKL extends Module {
   decode(z: Tensor, options: ForwardOptions = {}): Tensor {
     return this.trace(() => this.decoder.forward(this.post_quant_conv.forward(z), options));
   }
+}
+
+/** What {@link AutoencoderKL.encode} runs, in order. */
+export function encodingPieces({ encoder, quant_conv }: AutoencoderKL): Piece[] {
+  return [...encoder.pieces(), { forward: (x) => quant_conv.forward(x), reach: 0, scale: 1 }];
+}
+
+/** What {@link AutoencoderKL.decode} runs, in order. */
+export function decodingPieces({ decoder, post_quant_conv }: AutoencoderKL): Piece[] {
+  return [{ forward: (z) => post_quant_conv.forward(z), reach: 0, scale: 1 }, ...decoder.pieces()];
 }
 
 /** The normal distribution that {@link AutoencoderKL.encode} describes. Log-variance is limited to [-30, 20]. */

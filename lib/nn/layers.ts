@@ -1,4 +1,5 @@
 import { ReflError } from '../errors.ts';
+import { silu as activate } from '../graph/ops/activation.ts';
 import { conv2d } from '../graph/ops/conv2d.ts';
 import { add, affine, cast, mul, rsqrt, sub } from '../graph/ops/elementwise.ts';
 import { embedding } from '../graph/ops/embedding.ts';
@@ -6,6 +7,7 @@ import { linear } from '../graph/ops/matmul.ts';
 import { groupNorm, layerNorm } from '../graph/ops/norm.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { Buffer, type Init, Layer, Module, Parameter } from './module.ts';
+import { givenGroupNorm } from './statistics.ts';
 
 export interface LinearOptions {
   bias?: boolean;
@@ -87,7 +89,11 @@ export class GroupNorm extends Layer {
 
   forward(x: Tensor, silu = false): Tensor {
     const { groups, eps } = this;
-    return this.trace(() => groupNorm(x, this.weight.value, this.bias.value, { groups, eps, silu }));
+    return this.trace(() => {
+      const y = givenGroupNorm(x, this.weight.value, this.bias.value, { groups, eps });
+      if (y) return silu ? activate(y) : y;
+      return groupNorm(x, this.weight.value, this.bias.value, { groups, eps, silu });
+    });
   }
 }
 

@@ -83,11 +83,21 @@ export class DiffBIRModel extends LatentModel {
     return new DiffBIRModel({ stages, ...options }, version, stage1, model);
   }
 
+  override check(settings: Settings): void {
+    super.check(settings);
+    const { guidance, negativePrompt } = { ...this.#version.defaults, ...settings };
+    if (guidance !== 1) this.prompts.check(negativePrompt);
+    this.#steps(settings);
+  }
+
+  #steps({ sampler = 'spaced', steps = 50 }: Settings): Step[] {
+    return samplerSteps(sampler, { alphas: this.#alphas, prediction: this.#version.prediction, steps });
+  }
+
   protected async restoreBatch(batch: Batch, options: ImageOptions): Promise<Uint8Array> {
-    const { defaults, prediction } = this.#version;
-    const { signal, seed, fidelity = 0, start = 'noise', sampler = 'spaced', steps: count = 50 } = options;
-    const { guidance = defaults.guidance, negativePrompt = defaults.negativePrompt } = options;
-    const steps = samplerSteps(sampler, { alphas: this.#alphas, prediction, steps: count });
+    const { defaults } = this.#version;
+    const { signal, seed, fidelity = 0, start = 'noise', guidance = defaults.guidance } = options;
+    const steps = this.#steps(options);
     const total = steps.length + 3;
     let done = 0;
     const advance = (): void => options.onProgress?.(++done / total);
@@ -97,7 +107,7 @@ export class DiffBIRModel extends LatentModel {
     advance();
     const hint = await this.#hint(clean, batch, { signal });
     const context = await this.prompts.features(batch.prompts, { signal });
-    const opposite = batch.prompts.map(() => negativePrompt);
+    const opposite = batch.prompts.map(() => options.negativePrompt ?? defaults.negativePrompt);
     const negative = guidance === 1 ? undefined : await this.prompts.features(opposite, { signal });
     advance();
 

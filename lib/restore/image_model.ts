@@ -41,17 +41,16 @@ export interface ImageModel {
   readonly size: number;
   /** Whether it takes images of any size, and not only squares of that side. */
   readonly anySize: boolean;
-  /**
-   * Restores images, each at its own size. Throws ERR_OPTION on settings that it does not take, ERR_WEIGHTS where it gives NaN or
-   * infinity.
-   */
+  /** Throws ERR_OPTION on settings that it does not take, or that make no sense. */
+  check(settings: Settings): void;
+  /** Restores images, each at its own size. Throws as {@link check}, and ERR_WEIGHTS where it gives NaN or infinity. */
   restore(images: readonly Rgb[], options: ImageOptions): Promise<Rgb[]>;
   /** What the user should know about a prompt. */
   notesOn(prompt: string | undefined): string[];
   dispose(): void;
 }
 
-/** Every setting, for {@link refuseSettings}. */
+/** Every setting, for {@link checkSettings}. */
 const all: Record<Setting, true> = {
   prompt: true,
   negativePrompt: true,

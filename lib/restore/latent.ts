@@ -9,7 +9,7 @@ import type { Rgb } from '../image/picture.ts';
 import type { LatentDiffusion } from '../models/latent.ts';
 import type { RunOptions } from '../runtime/index.ts';
 import type { ClipTokenizer } from '../text/tokenizer.ts';
-import { checkSettings, type ImageModel, type ImageOptions, type Setting } from './image_model.ts';
+import { checkSettings, type ImageModel, type ImageOptions, type Setting, type Settings } from './image_model.ts';
 import { Prompts } from './prompts.ts';
 import type { Stages } from './stages.ts';
 
@@ -62,7 +62,7 @@ export abstract class LatentModel implements ImageModel {
   protected abstract restoreBatch(batch: Batch, options: ImageOptions): Promise<Uint8Array>;
 
   async restore(images: readonly Rgb[], options: ImageOptions): Promise<Rgb[]> {
-    checkSettings(this.#name, options, this.taken);
+    this.check(options);
     const restored: Rgb[] = [];
     while (restored.length < images.length) {
       const done = restored.length;
@@ -82,6 +82,11 @@ export abstract class LatentModel implements ImageModel {
       for (const i of chunk.keys()) restored.push({ width, height, data: pixels.subarray(i * size, (i + 1) * size) });
     }
     return restored;
+  }
+
+  check(settings: Settings): void {
+    checkSettings(this.#name, settings, this.taken);
+    if (settings.prompt !== undefined) this.prompts.check(settings.prompt);
   }
 
   notesOn(prompt: string | undefined): string[] {

@@ -1,11 +1,11 @@
-import { ReflError } from '../errors.ts';
+import type { Adapters } from '../models/adapters.ts';
 import type { LatentDiffusion } from '../models/latent.ts';
-import type { OSEDiff, OSEDiffRanks } from '../models/osediff.ts';
+import type { OSEDiff } from '../models/osediff.ts';
 import { initialize } from '../nn/init.ts';
 import { folded, LoraLayer } from '../nn/lora.ts';
 import type { Module } from '../nn/module.ts';
 import type { Entry, WeightsFile } from '../weights/format.ts';
-import { loadWeights } from '../weights/load.ts';
+import { type Loadable, loadWeights } from '../weights/load.ts';
 import type { Stages } from './stages.ts';
 
 /** The networks of a latent diffusion model, each as if its file held nothing else: keys are those of lib/models. */
@@ -16,27 +16,26 @@ export interface LatentFiles {
   readonly text: WeightsFile;
 }
 
-/** OSEDiff's adapters, and what else it trained, in the same way: keys as of a network with adapters. */
-export interface AdapterFiles {
-  readonly unet: WeightsFile;
-  readonly vae: WeightsFile;
-  readonly ranks: OSEDiffRanks;
-}
-
 /** Loads the networks of `model`, frozen. */
 export async function loadLatent({ parameters }: Stages, model: LatentDiffusion, files: LatentFiles): Promise<void> {
   await loadWeights(parameters, model.unet, files.unet, { frozen: true });
   await loadWeights(parameters, model.vae, files.vae, { frozen: true });
-  await loadWeights(parameters, model.clip.model, files.text, { frozen: true });
+  await loadWeights(parameters, onlyRead(model), files.text, { frozen: true });
+}
+
+/** The text tower as far as diffusion reads it: some files hold the last block and the projection besides, others do not. */
+function onlyRead({ clip: { model } }: LatentDiffusion): Loadable {
+  const last = `transformer.resblocks.${model.transformer.resblocks.length - 1}.`;
+  const unread = (key: string): boolean => key.startsWith(last) || key === 'text_projection' || key === 'logit_scale';
+  const all = [...model.namedParameters()];
+  return {
+    namedParameters: () => new Map(all.filter(([key]) => !unread(key))),
+    namedBuffers: () => new Map(all.filter(([key]) => unread(key))),
+  };
 }
 
 /** Loads a model that was made with adapters, which stay beside the weights. */
-export const loadAdapted = (
-  stages: Stages,
-  model: OSEDiff,
-  files: LatentFiles,
-  adapters: AdapterFiles,
-): Promise<void> =>
+export const loadAdapted = (stages: Stages, model: OSEDiff, files: LatentFiles, adapters: Adapters): Promise<void> =>
   loadLatent(stages, model, {
     unet: beside(files.unet, model.unet, adapters.unet),
     vae: beside(files.vae, model.vae, adapters.vae),
@@ -44,19 +43,31 @@ export const loadAdapted = (
   });
 
 /**
- * Folds the adapters of `adapted`, whose parameters are loaded, into the weights of `plain`, the same model without any. That
- * saves the adapters' part of every run, and costs memory: folded weights come from no file.
+ * Loads a model that was made without adapters, with those of `adapters` folded into its weights. That saves the adapters' part
+ * of every run, and costs memory: folded weights come from no file.
  */
-export async function foldAdapters({ device, parameters }: Stages, plain: OSEDiff, adapted: OSEDiff): Promise<void> {
-  const values = folded(plain, adapted);
-  const loaded = adapted.namedParameters();
-  for (const [key, parameter] of plain.namedParameters()) {
-    if (values.has(parameter)) continue;
-    const own = loaded.get(key) ?? loaded.get(key.replace(/[^.]+$/, 'base_layer.$&'));
-    if (!own) throw new ReflError('ERR_PROGRAM', `the adapted model has no parameter ${key}`);
-    values.set(parameter, own.value);
+export async function loadFolded(
+  stages: Stages,
+  model: OSEDiff,
+  adapted: OSEDiff,
+  files: LatentFiles,
+  adapters: Adapters,
+): Promise<void> {
+  const { device, parameters } = stages;
+  await loadAdapted(stages, adapted, files, adapters);
+  for (const [plain, full] of [
+    [model.unet, adapted.unet],
+    [model.vae, adapted.vae],
+  ] as const) {
+    const values = folded(plain, full);
+    const loaded = full.namedParameters();
+    for (const [key, parameter] of plain.namedParameters()) {
+      const own = loaded.get(key) ?? loaded.get(key.replace(/[^.]+$/, 'base_layer.$&'));
+      if (!values.has(parameter)) values.set(parameter, own!.value);
+    }
+    await initialize(device, parameters, plain.train(false), 0n, values);
   }
-  await initialize(device, parameters, plain.train(false), 0n, values);
+  await loadWeights(parameters, onlyRead(model), files.text, { frozen: true });
 }
 
 /** A file of plain weights as one of the same network with adapters, whose own file replaces what it holds too. */

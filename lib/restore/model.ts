@@ -7,9 +7,10 @@ import { affine, cast, clamp } from '../graph/ops/elementwise.ts';
 import { allFinite } from '../graph/ops/optim.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import type { Rgb } from '../image/picture.ts';
-import type { Device, Parameters, Program, RunOptions } from '../runtime/index.ts';
+import type { Device, Parameters, Program } from '../runtime/index.ts';
 import { loadWeights } from '../weights/load.ts';
 import { openSafetensors } from '../weights/safetensors.ts';
+import { checkSettings, type ImageModel, type ImageOptions, type Settings } from './image_model.ts';
 
 /** Models that ship with the package, by name. */
 export const shippedModels: Readonly<Record<string, string>> = {
@@ -20,7 +21,8 @@ export const shippedModels: Readonly<Record<string, string>> = {
 const FORMAT = 'refl-native/onestep';
 
 /** A one-step restorer on a device, for squares of its own size. One program for each number of squares, made on first use. */
-export class CropModel {
+export class CropModel implements ImageModel {
+  readonly anySize = false;
   readonly size: number;
   private readonly path: string;
   private readonly module: OneStepRestorer;
@@ -60,8 +62,8 @@ export class CropModel {
     }
   }
 
-  /** Restores squares of side {@link size}, `batch` at a time. Throws ERR_WEIGHTS where the model gives NaN or infinity. */
-  async restore(squares: readonly Rgb[], batch: number, { signal, onProgress }: RunOptions = {}): Promise<Rgb[]> {
+  async restore(squares: readonly Rgb[], { batch, signal, onProgress, ...settings }: ImageOptions): Promise<Rgb[]> {
+    this.check(settings);
     const restored: Rgb[] = [];
     const bytes = this.size * this.size * 3;
     while (restored.length < squares.length) {
@@ -84,6 +86,14 @@ export class CropModel {
       });
     }
     return restored;
+  }
+
+  check(settings: Settings): void {
+    checkSettings(this.path, settings, []);
+  }
+
+  notesOn(): string[] {
+    return [];
   }
 
   private program(count: number): Promise<Program> {
@@ -117,7 +127,8 @@ function pathOf(model: string): string {
   const shipped = Object.hasOwn(shippedModels, model) ? shippedModels[model] : undefined;
   if (!shipped && !model.endsWith('.safetensors') && !existsSync(model)) {
     const names = Object.keys(shippedModels).join(', ');
-    throw new ReflError('ERR_OPTION', `unknown model ${model}: expected ${names}, or the path of a .safetensors file`);
+    const others = 'a name that refl-native models lists, or the path of a .safetensors file';
+    throw new ReflError('ERR_OPTION', `unknown model ${model}: expected ${names}, ${others}`);
   }
   return shipped ?? model;
 }

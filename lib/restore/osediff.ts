@@ -2,13 +2,14 @@ import { alphasCumprod } from '../diffusion/schedule.ts';
 import { cleanWeights, type Step } from '../diffusion/steps.ts';
 import { add, mul } from '../graph/ops/elementwise.ts';
 import { input, type Shape } from '../graph/tensor.ts';
+import type { Adapters } from '../models/adapters.ts';
 import { type LatentConfig, sd21 } from '../models/latent.ts';
 import { OSEDiff } from '../models/osediff.ts';
 import type { RunOptions } from '../runtime/index.ts';
 import { adainColorFix } from './color_fix.ts';
 import type { ImageOptions, Setting } from './image_model.ts';
 import { type Batch, LatentModel, type LatentModelOptions, padToMultiple, unitOf } from './latent.ts';
-import { type AdapterFiles, foldAdapters, type LatentFiles, loadAdapted } from './latent_files.ts';
+import { type LatentFiles, loadAdapted, loadFolded } from './latent_files.ts';
 
 /** The only step: from the last timestep, whose latent is the picture's own, to the clean latent. */
 const step: Step = {
@@ -46,12 +47,12 @@ export class OSEDiffModel extends LatentModel {
     { stages, ...options }: LatentModelOptions,
     { config = sd21, fold = false, mendsColours }: OSEDiffOptions,
     files: LatentFiles,
-    adapters: AdapterFiles,
+    adapters: Adapters,
   ): Promise<OSEDiffModel> {
     const adapted = new OSEDiff(config, adapters.ranks);
-    await loadAdapted(stages, adapted, files, adapters);
     const model = fold ? new OSEDiff(config) : adapted;
-    if (fold) await foldAdapters(stages, model, adapted);
+    if (fold) await loadFolded(stages, model, adapted, files, adapters);
+    else await loadAdapted(stages, adapted, files, adapters);
     return new OSEDiffModel({ stages, ...options }, model, mendsColours);
   }
 

@@ -4,15 +4,14 @@ import type { FaceFinder } from '../faces/finder.ts';
 import type { Rgb } from '../image/picture.ts';
 import type { Device } from '../runtime/index.ts';
 import type { Plan } from './plan.ts';
-import { planTiles } from './tiles.ts';
 
 export interface PhotographOptions {
   readonly device: Device;
   readonly finder: FaceFinder;
   /** Side of the model's squares. */
   readonly size: number;
-  /** What lies around the faces is restored too, in tiles. */
-  readonly tile: boolean;
+  /** How what lies around the faces is restored, if it is. */
+  readonly around?: (photograph: Rgb) => Promise<Plan>;
   readonly signal?: AbortSignal;
 }
 
@@ -26,7 +25,7 @@ const coarser = 1.25;
 
 /** The faces of a photograph are found, aligned and cut out, and pasted back where they were. */
 export async function planPhotograph(photograph: Rgb, options: PhotographOptions): Promise<Plan> {
-  const { device, finder, size, tile, signal } = options;
+  const { device, finder, size, signal } = options;
   const [shorter, longer] = [photograph.width, photograph.height].sort((a, b) => a - b);
   const hopeless = shorter < smallestFace || shorter < longer * smallestPart;
   const maps = hopeless ? [] : (await finder.find(photograph)).map((face) => alignment(face, size));
@@ -35,11 +34,11 @@ export async function planPhotograph(photograph: Rgb, options: PhotographOptions
     signal?.throwIfAborted();
     crops.push(await cropFace(device, photograph, map, size));
   }
-  const around = tile ? await planTiles(photograph, size) : undefined;
+  const around = await options.around?.(photograph);
   return {
     crops: [...crops, ...(around?.crops ?? [])],
     faces: crops.length,
-    notes: notesOn(maps, size, tile),
+    notes: notesOn(maps, size, !!around),
     compose: async (restored) => {
       let image = (await around?.compose(restored.slice(crops.length))) ?? photograph;
       // The surest face comes first, and is to lie on top where two overlap.
@@ -49,8 +48,8 @@ export async function planPhotograph(photograph: Rgb, options: PhotographOptions
   };
 }
 
-function notesOn(maps: readonly Similarity[], size: number, tile: boolean): string[] {
-  if (!maps.length) return tile ? [] : ['no face was found: the picture is unchanged'];
+function notesOn(maps: readonly Similarity[], size: number, whole: boolean): string[] {
+  if (!maps.length) return whole ? [] : ['no face was found: the picture is unchanged'];
   const large = maps.filter((map) => scaleOf(map) < 1 / coarser).length;
   return large
     ? [`${large} of ${maps.length} faces are larger than the model's ${size} pixels: their finest detail is lost`]

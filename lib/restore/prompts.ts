@@ -40,9 +40,14 @@ export class Prompts {
     return whole;
   }
 
+  /** Throws ERR_OPTION on a text that cannot be understood. */
+  check(text: string): void {
+    this.#tokens(text);
+  }
+
   /** Whether a text loses its end, for the text encoder reads so many tokens and no more. */
   isShortened(text: string): boolean {
-    return !!text && this.#tokens(text).shortened;
+    return this.#tokens(text).shortened;
   }
 
   async #one(text: string, signal?: AbortSignal): Promise<Float32Array> {
@@ -65,7 +70,8 @@ export class Prompts {
     }
     if (text.trim()) {
       const files = 'tokenizer.json or merges.txt of CLIP beside the weights';
-      throw new ReflError('ERR_OPTION', `a prompt needs a tokenizer: put ${files}, or name one with tokenizer`);
+      const how = `put ${files}, or name one with tokenizer; an empty prompt with a guidance of 1 needs none`;
+      throw new ReflError('ERR_OPTION', `a prompt needs a tokenizer: ${how}`);
     }
     // The border tokens are the last two of CLIP's vocabulary.
     const rows = this.#model.clip.model.token_embedding.weight.value.shape[0];

@@ -1,14 +1,18 @@
 import { ReflError } from '../errors.ts';
 import { FaceFinder } from '../faces/finder.ts';
-import { decodeImage, encodePng, type ImageSource, type Picture } from '../image/picture.ts';
+import { decodeImage, encodePng, type ImageSource, type Picture, type Rgb } from '../image/picture.ts';
 import { type Device, openDevice } from '../runtime/index.ts';
-import { CropModel } from './model.ts';
+import type { ImageModel, Settings } from './image_model.ts';
+import { type ModelSource, openImageModel } from './open.ts';
 import { planPhotograph } from './photograph.ts';
 import { type Plan, planAligned } from './plan.ts';
-import { planTiles } from './tiles.ts';
+import { planTiles, planWhole } from './tiles.ts';
 
-export interface RestorerOptions {
-  /** `face-256`, which ships with the package, or the path of a .safetensors file of the same kind. */
+export interface RestorerOptions extends ModelSource {
+  /**
+   * `face-256`, which ships with the package; one of `diffbir-v1`, `diffbir-v2`, `diffbir-v2.1`, `osediff` and `osediff-face`,
+   * whose files you have; or the path of a .safetensors file of the kind of `face-256`.
+   */
   readonly model?: string;
   /** As {@link openDevice} takes it: `auto` (the default), `cpu`, `cuda`, `cuda:N`. */
   readonly device?: string;
@@ -19,12 +23,14 @@ export interface RestorerOptions {
   readonly signal?: AbortSignal;
 }
 
-export interface RestoreOptions {
+export interface RestoreOptions extends Settings {
+  /** One a picture, in place of `prompt`. */
+  readonly prompts?: readonly string[];
   /** The picture is one face, already cropped and aligned; otherwise faces are found, restored and pasted back. */
   readonly aligned?: boolean;
   /** All of the picture is restored at its own resolution, in overlapping tiles, and faces within it as without. */
   readonly tile?: boolean;
-  /** Of the noise that a model draws, 0 by default: a whole number. One-step models, such as `face-256`, draw none. */
+  /** Of the noise that a model draws, 0 by default: a whole number. `face-256` draws none. */
   readonly seed?: number;
   /** Aborting rejects with the signal's reason, within the model's current segment. */
   readonly signal?: AbortSignal;
@@ -65,15 +71,15 @@ interface Job {
 export class Restorer {
   readonly model: string;
   private readonly device: Device;
-  private readonly crops: CropModel;
+  private readonly images: ImageModel;
   private readonly batch: number;
   /** Loaded by the first photograph that is not aligned. */
   private finder: Promise<FaceFinder> | undefined;
 
-  private constructor(model: string, device: Device, crops: CropModel, batch: number) {
+  private constructor(model: string, device: Device, images: ImageModel, batch: number) {
     this.model = model;
     this.device = device;
-    this.crops = crops;
+    this.images = images;
     this.batch = batch;
   }
 
@@ -83,6 +89,9 @@ export class Restorer {
    */
   static async load({
     model = 'face-256',
+    weights,
+    tokenizer,
+    networks,
     device = 'auto',
     threads,
     batch = 1,
@@ -95,9 +104,9 @@ export class Restorer {
     signal?.throwIfAborted();
     const opened = await openDevice(device, { threads });
     try {
-      const crops = await CropModel.load(opened, model);
+      const images = await openImageModel(opened, model, { weights, tokenizer, networks });
       signal?.throwIfAborted();
-      return new Restorer(model, opened, crops, batch);
+      return new Restorer(model, opened, images, batch);
     } catch (error) {
       opened.dispose();
       throw error;
@@ -116,9 +125,13 @@ export class Restorer {
    */
   async restoreMany(
     sources: readonly ImageSource[],
-    { aligned, tile, seed = 0, signal, onProgress }: RestoreOptions = {},
+    { aligned, tile, seed = 0, prompts, signal, onProgress, ...settings }: RestoreOptions = {},
   ): Promise<PromiseSettledResult<Restored>[]> {
     if (!Number.isSafeInteger(seed)) throw new ReflError('ERR_OPTION', `seed must be a whole number, got ${seed}`);
+    if (prompts && prompts.length !== sources.length) {
+      throw new ReflError('ERR_OPTION', `${sources.length} pictures need as many prompts, got ${prompts.length}`);
+    }
+    for (const prompt of prompts ?? [settings.prompt]) this.images.check({ ...settings, prompt });
     const start = performance.now();
     const jobs = await Promise.allSettled(
       sources.map(async (source): Promise<Job> => {
@@ -130,7 +143,14 @@ export class Restorer {
     signal?.throwIfAborted();
     const plans = jobs.map((job) => (job.status === 'fulfilled' ? job.value.plan.crops : []));
     // A failure in here is that of every picture of the batch.
-    const running = this.crops.restore(plans.flat(), this.batch, { signal, onProgress });
+    const running = this.images.restore(plans.flat(), {
+      ...settings,
+      prompts: prompts && plans.flatMap((crops, i) => crops.map(() => prompts[i])),
+      batch: this.batch,
+      seed,
+      signal,
+      onProgress,
+    });
     const finish = async (job: PromiseSettledResult<Job>, index: number): Promise<Restored> => {
       if (job.status === 'rejected') throw job.reason;
       const { picture, plan } = job.value;
@@ -138,7 +158,7 @@ export class Restorer {
       const pixels = await plan.compose((await running).slice(first, first + plan.crops.length));
       const image = await encodePng(pixels, picture.alpha);
       const seconds = (performance.now() - start) / 1000;
-      const notes = [...picture.notes, ...plan.notes];
+      const notes = [...picture.notes, ...plan.notes, ...this.images.notesOn(prompts?.[index] ?? settings.prompt)];
       return { image, figures: { width: picture.width, height: picture.height, faces: plan.faces, seconds, notes } };
     };
     const results = await Promise.allSettled([...jobs.map(finish), running]);
@@ -147,13 +167,12 @@ export class Restorer {
   }
 
   private async plan(picture: Picture, { aligned, tile = false, signal }: RestoreOptions): Promise<Plan> {
-    const {
-      device,
-      crops: { size },
-    } = this;
-    if (aligned) return tile ? { ...(await planTiles(picture, size)), faces: 1 } : planAligned(picture, size);
-    this.finder ??= FaceFinder.load(device);
-    return planPhotograph(picture, { device, finder: await this.finder, size, tile, signal });
+    const { size, anySize } = this.images;
+    const whole = (all: Rgb): Promise<Plan> => (anySize ? planWhole(all, size) : planTiles(all, size));
+    if (aligned) return tile ? { ...(await whole(picture)), faces: 1 } : planAligned(picture, size);
+    this.finder ??= FaceFinder.load(this.device);
+    const around = tile ? whole : undefined;
+    return planPhotograph(picture, { device: this.device, finder: await this.finder, size, around, signal });
   }
 
   /** Frees the device and the model at once; runs under way reject. Safe to call twice. */
@@ -163,7 +182,7 @@ export class Restorer {
       () => {},
     );
     this.finder = undefined;
-    this.crops.dispose();
+    this.images.dispose();
     this.device.dispose();
   }
 

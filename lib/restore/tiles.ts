@@ -1,4 +1,5 @@
 import sharp, { type OverlayOptions } from 'sharp';
+import { resized } from '../image/fit.ts';
 import { type Rgb, sharpOf } from '../image/picture.ts';
 import type { Plan } from './plan.ts';
 
@@ -22,6 +23,14 @@ export async function planTiles(picture: Rgb, size: number): Promise<Plan> {
       return cut(await join(rows, tops, 'y'), 0, 0, width, height);
     },
   };
+}
+
+/** All of the picture at once, for a model that takes any size: enlarged first where its shorter side is under `size`. */
+export async function planWhole(picture: Rgb, size: number): Promise<Plan> {
+  const { width, height } = picture;
+  const scale = Math.max(1, size / Math.min(width, height));
+  const crop = await resized(picture, Math.round(width * scale), Math.round(height * scale));
+  return { crops: [crop], faces: 0, notes: [], compose: ([restored]) => resized(restored, width, height) };
 }
 
 /** Where squares of `size` begin that cover `length` evenly, each sharing at least {@link OVERLAP} with the next. */

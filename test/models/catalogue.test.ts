@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { findModelFiles, knownModels } from '../../lib/models/catalogue.ts';
+import { findModelFiles, knownModels, type Role } from '../../lib/models/catalogue.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'refl-catalogue-'));
 test.after(() => rmSync(folder, { recursive: true }));
@@ -15,9 +15,9 @@ function put(...names: string[]): void {
   }
 }
 
-async function failure(name: string, where = folder): Promise<string> {
+async function failure(name: string, where = folder, spared: readonly Role[] = []): Promise<string> {
   try {
-    await findModelFiles(name, where);
+    await findModelFiles(name, where, spared);
   } catch (error) {
     return `${(error as { code: string }).code} ${(error as Error).message}`;
   }
@@ -38,6 +38,7 @@ test('what is missing is listed in one error, with where to get it', async () =>
   const none = await failure('diffbir-v1');
   assert.match(none, /^ERR_FILE .* lacks 4 files of diffbir-v1; put there:\n/);
   assert.is(none.split('\n').length, 5);
+  assert.match(await failure('diffbir-v1', folder, ['tokenizer', 'base']), /lacks 2 files/);
   put('v1_face.pth', 'face_swinir_v1.ckpt', 'merges.txt');
   const one = await failure('diffbir-v1');
   assert.match(one, /lacks a file of diffbir-v1; put there:\n {2}Stable Diffusion 2\.1 base: v2-1_512-ema-pruned/);

@@ -74,7 +74,7 @@ async function oneGraph(
   const hint = model.encode(pad(clean, [0, 0, 0, 0], [0, up(height, 4), up(width, 4), 0])).mean;
   using source = await NoiseSource.create(device, hint.shape);
   const noise = async (i: number): Promise<Tensor> => constant(await source.draw(BigInt(o.seed), i), hint.shape, 'f32');
-  const context = model.text(constant(Int32Array.of(9, 10, 0, 0, 0), [1, 5], 'i32'));
+  const context = model.text(constant(Int32Array.of(513, 514, 0, 0, 0), [1, 5], 'i32'));
   const last = alphas[999];
   let x = await noise(0);
   if (o.start === 'condition') x = add(affine(hint, Math.sqrt(last)), affine(x, Math.sqrt(1 - last)));

@@ -36,7 +36,7 @@ export const tinyDiffBIR: DiffBIRConfig = {
     embed_dim: 4,
     ddconfig: { in_channels: 3, out_ch: 3, ch: 8, ch_mult: [1, 1], num_res_blocks: 1, z_channels: 4, num_groups: 4 },
   },
-  text: { embed_dim: 3, text_cfg: { context_length: 5, vocab_size: 11, width: 6, heads: 2, layers: 2 } },
+  text: { embed_dim: 3, text_cfg: { context_length: 5, vocab_size: 515, width: 6, heads: 2, layers: 2 } },
   stage1: {
     img_size: 8,
     in_chans: 3,
@@ -51,13 +51,13 @@ export const tinyDiffBIR: DiffBIRConfig = {
   },
 };
 
-/** Random weights for every parameter, none of them zero: matrices keep the size of what they multiply, norms scale by about 1. */
+/** Random weights for every parameter, none of them zero: matrices keep the size of what they multiply, norms scale by about 1, adapters add little. */
 export function tensorsOf(module: Module, seed: number, prefix = ''): Map<string, Source> {
   const { next } = random(seed);
   return new Map(
     [...module.namedParameters()].map(([key, { value }]) => {
       const fan = value.shape.slice(1).reduce((a, b) => a * b, 1);
-      const scale = value.rank > 1 ? Math.sqrt(3 / fan) : 0.2;
+      const scale = key.includes('.lora_B.') ? 0.05 : value.rank > 1 ? Math.sqrt(3 / fan) : 0.2;
       const middle =
         /norm|ln_|(in|out)_layers\.0|^out\.0/.test(key) && key.endsWith('weight') && value.rank === 1 ? 1 : 0;
       const values = Float32Array.from({ length: value.size }, () => middle + scale * (2 * next() - 1));

@@ -7,9 +7,10 @@ import { add, affine, cast, clamp, mul, sub } from '../../lib/graph/ops/elementw
 import { pad, slice } from '../../lib/graph/ops/layout.ts';
 import { constant } from '../../lib/graph/tensor.ts';
 import type { Rgb } from '../../lib/image/picture.ts';
+import type { Adapters } from '../../lib/models/adapters.ts';
 import { OSEDiff } from '../../lib/models/osediff.ts';
 import { adainColorFix } from '../../lib/restore/color_fix.ts';
-import { type AdapterFiles, loadAdapted } from '../../lib/restore/latent_files.ts';
+import { loadAdapted } from '../../lib/restore/latent_files.ts';
 import { OSEDiffModel } from '../../lib/restore/osediff.ts';
 import { Stages } from '../../lib/restore/stages.ts';
 import { type Device, evaluate, openDevice } from '../../lib/runtime/index.ts';
@@ -32,7 +33,7 @@ const files = async () => ({
   vae: await openWeights(paths.vae),
   text: await openWeights(paths.text),
 });
-const adapters = async (): Promise<AdapterFiles> => ({
+const adapters = async (): Promise<Adapters> => ({
   unet: await openWeights(added.unet),
   vae: await openWeights(added.vae),
   ranks: { unet: 2, vae: 2 },
@@ -67,7 +68,7 @@ async function oneGraph(
   const { mean, std } = model.encode(pad(image, [0, 0, 0, 0], [0, up(height), up(width), 0], 'replicate'));
   using source = await NoiseSource.create(device, mean.shape);
   const z = add(mean, mul(std, constant(await source.draw(5n, 0), mean.shape, 'f32')));
-  const noise = model.predict(z, model.text(constant(Int32Array.of(9, 10, 0, 0, 0), [1, 5], 'i32')));
+  const noise = model.predict(z, model.text(constant(Int32Array.of(513, 514, 0, 0, 0), [1, 5], 'i32')));
   const x0 = affine(sub(z, affine(noise, 0.99766723)), 1 / 0.06826491);
   const restored = slice(model.decode(add(affine(x0, 1 - fidelity), affine(z, fidelity))), [0, 0, 0, 0], image.shape);
   const y = mends ? adainColorFix(restored, image) : restored;

@@ -1,0 +1,113 @@
+import { randomUUID } from 'node:crypto';
+import { type FileHandle, open, unlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ReflError } from '../errors.ts';
+
+/** [N, H, W, C]. */
+export type ImageShape = readonly [n: number, height: number, width: number, channels: number];
+
+/** A rectangle of positions. */
+export interface Region {
+  readonly top: number;
+  readonly left: number;
+  readonly height: number;
+  readonly width: number;
+}
+
+/** Images too large for a program: float32, read and written by regions. */
+export interface Plane {
+  readonly shape: ImageShape;
+  /** The values of a region of all images, [N, height, width, C]. */
+  read(region: Region): Promise<Float32Array>;
+  /** Replaces a region. */
+  write(region: Region, values: Float32Array): Promise<void>;
+  /** Frees its memory or its file. Safe to call twice. */
+  dispose(): Promise<void>;
+}
+
+/** Bytes of an image up to which it is kept in memory. */
+const largestInMemory = 2 ** 29;
+
+/** A plane of zeros: in memory, or, beyond `limit` bytes, in a file of the system's temporary folder that has no name. */
+export async function makePlane(shape: ImageShape, limit = largestInMemory): Promise<Plane> {
+  const size = shape.reduce((a, b) => a * b, 1);
+  return size * 4 <= limit ? planeOf(new Float32Array(size), shape) : openFilePlane(shape);
+}
+
+/** Where the rows of a region lie: index of the first value in the plane and in the region. */
+function* rowsOf([n, h, w, c]: ImageShape, { top, left, height, width }: Region): Generator<[number, number]> {
+  for (let i = 0; i < n; i++) {
+    for (let y = 0; y < height; y++) yield [((i * h + top + y) * w + left) * c, (i * height + y) * width * c];
+  }
+}
+
+/** A plane of values that are in memory already; they are not copied. */
+export function planeOf(values: Float32Array, shape: ImageShape): Plane {
+  const [n, , , c] = shape;
+  return {
+    shape,
+    async read(region) {
+      const part = new Float32Array(n * region.height * region.width * c);
+      const length = region.width * c;
+      for (const [from, to] of rowsOf(shape, region)) part.set(values.subarray(from, from + length), to);
+      return part;
+    },
+    async write(region, part) {
+      const length = region.width * c;
+      for (const [to, from] of rowsOf(shape, region)) values.set(part.subarray(from, from + length), to);
+    },
+    async dispose() {},
+  };
+}
+
+/** Rows that are read or written at once. */
+const abreast = 16;
+
+async function openFilePlane(shape: ImageShape): Promise<Plane> {
+  const path = join(tmpdir(), `refl-native-${randomUUID()}`);
+  const failed = (cause: unknown): never => {
+    const gigabytes = (shape.reduce((a, b) => a * b, 4) / 1e9).toFixed(1);
+    const what = `${gigabytes} GB of intermediate results in ${tmpdir()}: ${(cause as Error).message}`;
+    throw new ReflError('ERR_FILE', `cannot keep ${what}; TMPDIR can name another folder`, { cause });
+  };
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path, 'wx+', 0o600);
+    await unlink(path);
+    await file.truncate(shape.reduce((a, b) => a * b, 4));
+  } catch (cause) {
+    await file?.close();
+    return failed(cause);
+  }
+  const handle = file;
+  let closed = false;
+  const each = async (region: Region, part: Float32Array, move: (row: Uint8Array, at: number) => Promise<unknown>) => {
+    const length = region.width * shape[3];
+    const rows = [...rowsOf(shape, region)];
+    try {
+      while (rows.length) {
+        const some = rows.splice(0, abreast).map(([at, from]) => {
+          const row = part.subarray(from, from + length);
+          return move(new Uint8Array(row.buffer, row.byteOffset, row.byteLength), at * 4);
+        });
+        await Promise.all(some);
+      }
+    } catch (cause) {
+      failed(cause);
+    }
+  };
+  return {
+    shape,
+    async read(region) {
+      const part = new Float32Array(shape[0] * region.height * region.width * shape[3]);
+      await each(region, part, (row, at) => handle.read(row, 0, row.length, at));
+      return part;
+    },
+    write: (region, part) => each(region, part, (row, at) => handle.write(row, 0, row.length, at)),
+    async dispose() {
+      if (!closed) await handle.close();
+      closed = true;
+    },
+  };
+}
