@@ -1,12 +1,12 @@
 // The metrics that pictures can be measured by: those that need no download, and published ones whose files a user brings.
 import { fileURLToPath } from 'node:url';
-import type { Tensor } from '../graph/tensor.ts';
-import { constant } from '../graph/tensor.ts';
+import { cosineSimilarity } from '../graph/ops/compose.ts';
+import { constant, type Tensor } from '../graph/tensor.ts';
 import { aesthetic, loadAesthetic } from '../metrics/aesthetic.ts';
 import { clipiqa, loadClipiqa, promptFeatures } from '../metrics/clipiqa.ts';
 import { noiseLevel, sharpness } from '../metrics/estimates.ts';
 import { psnr, ssim } from '../metrics/fidelity.ts';
-import { degrees, identityCosine, identityPreprocess, loadIdentity } from '../metrics/identity.ts';
+import { degrees, identityPreprocess, loadIdentity } from '../metrics/identity.ts';
 import { heatmaps, landmarkDistance, landmarkPreprocess, landmarks, loadLandmarks } from '../metrics/landmarks.ts';
 import { loadLpips } from '../metrics/lpips.ts';
 import { loadManiqa } from '../metrics/maniqa.ts';
@@ -173,7 +173,7 @@ export const publishedMetrics: readonly Metric[] = [
       const network = new ResNetFace();
       await loadIdentity(parameters, network, await openWeights(path));
       const embed = (x: Tensor): Tensor => network.forward(identityPreprocess(unit(x)));
-      const of = (x: Tensor, y: Tensor): Tensor => identityCosine(embed(x), embed(y));
+      const of = (x: Tensor, y: Tensor): Tensor => cosineSimilarity(embed(x), embed(y));
       return new GraphMeter(device, parameters, of, { paired: true, finish: degrees });
     },
   },

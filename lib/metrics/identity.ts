@@ -1,4 +1,3 @@
-import { cosineSimilarity } from '../graph/ops/compose.ts';
 import { affine, cast } from '../graph/ops/elementwise.ts';
 import { linear } from '../graph/ops/matmul.ts';
 import { resize } from '../graph/ops/resample.ts';
@@ -30,10 +29,10 @@ export function identityPreprocess(x: Tensor): Tensor {
 /** Grey levels 0 to 255 as {@link ResNetFace} takes them. */
 export const greyFaces = (levels: Tensor): Tensor => affine(levels, 1 / 127.5, -1);
 
-/** Cosine of the angle between embeddings [N, 512], [N]: what some papers report as IDS, averaged. */
-export const identityCosine = (a: Tensor, b: Tensor): Tensor => cosineSimilarity(a, b);
-
-/** The angle in degrees of a cosine, which rounding may have carried out of [-1, 1]: what others report, as Deg. */
+/**
+ * The angle in degrees of a cosine, which rounding may have carried out of [-1, 1]. Of two faces' embeddings papers report the
+ * angle as Deg, others the cosine as IDS.
+ */
 export const degrees = (cosine: number): number => (Math.acos(Math.max(-1, Math.min(1, cosine))) * 180) / Math.PI;
 
 /** Loads the network from arcface-pytorch's `resnet18_110.pth`, frozen; see {@link loadWeights}. */

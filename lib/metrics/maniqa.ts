@@ -19,7 +19,7 @@ export function cropPlaces([h, w]: readonly [number, number], count: number): [t
 }
 
 /**
- * A picture as pyiqa gives it to MANIQA: `count` crops, which lie the same way every time (versions before 2024 drew them at random).
+ * A picture as pyiqa gives it to MANIQA: `count` crops, which lie the same way every time (early versions drew them at random).
  * A picture of less than 224 pixels a side is made as large first, by the bilinear filter.
  *
  * @param x [1, H, W, 3] in [0, 1]

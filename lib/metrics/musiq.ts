@@ -9,7 +9,7 @@ import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
 
 /** Pixels of the longer side of the first scales; the last is the picture as it is. */
-export const longerSides = [224, 384] as const;
+const longerSides = [224, 384] as const;
 
 /**
  * A picture at its three scales, cut into patches of 32 x 32 row by row, with zeros around it where they do not fill a patch (in

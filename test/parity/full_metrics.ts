@@ -1,4 +1,5 @@
 import type { TypedArray } from '../../lib/graph/dtype.ts';
+import { cosineSimilarity } from '../../lib/graph/ops/compose.ts';
 import { add, affine, cast, exp, full, square, sub } from '../../lib/graph/ops/elementwise.ts';
 import { concat, pad, reshape, slice, split, transpose } from '../../lib/graph/ops/layout.ts';
 import { sum } from '../../lib/graph/ops/reduce.ts';
@@ -6,7 +7,7 @@ import { constant, type Tensor } from '../../lib/graph/tensor.ts';
 import { aestheticOf, clipPreprocess } from '../../lib/metrics/aesthetic.ts';
 import { pairChance } from '../../lib/metrics/clipiqa.ts';
 import { fidPreprocess } from '../../lib/metrics/fid.ts';
-import { degrees, greyFaces, identityCosine } from '../../lib/metrics/identity.ts';
+import { degrees, greyFaces } from '../../lib/metrics/identity.ts';
 import { heatmaps, landmarkPreprocess, landmarks, peaks } from '../../lib/metrics/landmarks.ts';
 import { maniqaCrops } from '../../lib/metrics/maniqa.ts';
 import { multiscalePatches } from '../../lib/metrics/musiq.ts';
@@ -76,7 +77,7 @@ export const arcfaceFull: FullTrace = (golden) => {
   return {
     parts: [{ module, manifest: 'arcface_resnet_face18', key: own }],
     feeds: { 'in.gray_u8': grey },
-    outputs: { embedding, cos: identityCosine(first, second) },
+    outputs: { embedding, cos: cosineSimilarity(first, second) },
     derive: ({ cos }) => ({ angle_deg: [degrees(cos[0])] }),
     limit: (output): Limit => {
       if (output === 'cos') return { error: 1e-6, absolute: true };
