@@ -29,6 +29,7 @@ const checks = [
   check('lint: TypeScript', 'scripts/lint.mjs', 'biome'),
   check('lint: C++', 'scripts/lint.mjs', 'clang-format'),
   check('types', 'node_modules/typescript/bin/tsc', '--noEmit'),
+  check('types: page', 'node_modules/typescript/bin/tsc', '--noEmit', '-p', 'lib/server/page'),
 ];
 
 function file(name: string): Job {

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { defaultRanges } from '../data/degrade.ts';
+import { annotateCommand } from './annotate.ts';
 import { benchCommand } from './bench.ts';
 import { candidatesCommand } from './candidates.ts';
 import { captionCommand } from './caption.ts';
@@ -71,6 +72,7 @@ const cli = yargs(hideBin(process.argv))
       .command(degradeCommand)
       .command(candidatesCommand)
       .command(captionCommand)
+      .command(annotateCommand)
       .demandCommand(1, missing),
   )
   .command('train', 'train models', (train) =>

@@ -8,7 +8,7 @@ import { type Line, optionalTextOf, readJsonLines, textOf } from './jsonl.ts';
  *
  *     {"pair": "p7-01", "person": "p7", "a": "p7/0.png", "b": "p7/1.png", "caption": "a man with glasses"}
  *
- * Pictures are paths from the file's own folder; the caption may be left out.
+ * Pictures are paths from the file's own folder. "caption" and "input", the picture that both were restored from, may be left out.
  */
 export interface Comparison {
   /** Name of the pair, once in a file. */
@@ -18,6 +18,8 @@ export interface Comparison {
   /** Absolute paths of the pictures. */
   readonly a: string;
   readonly b: string;
+  /** Absolute path of what both were restored from; it is for people to see, and nobody else checks that it is there. */
+  readonly input?: string;
   readonly caption?: string;
 }
 
@@ -50,12 +52,13 @@ export const cutNote = (path: string, cut: boolean): string[] =>
 
 /** One comparison of a file of pairs, whose pictures lie relative to `folder`. */
 export function comparisonOf(line: Line, folder: string): Comparison {
-  const caption = optionalTextOf(line, 'caption');
+  const [caption, input] = ['caption', 'input'].map((key) => optionalTextOf(line, key));
   const comparison = {
     pair: textOf(line, 'pair'),
     person: textOf(line, 'person'),
     a: resolve(folder, textOf(line, 'a')),
     b: resolve(folder, textOf(line, 'b')),
+    ...(input === undefined ? {} : { input: resolve(folder, input) }),
     ...(caption === undefined ? {} : { caption }),
   };
   if (comparison.a === comparison.b) throw new ReflError('ERR_DATA', `${line.where}: a and b are the same picture`);
@@ -73,7 +76,10 @@ export async function readComparisons(path: string): Promise<Read<Comparison[]>>
     lines.map((line) => ({ line, value: comparisonOf(line, folder) })),
     ({ pair }) => `the pair ${pair}`,
   );
-  await checkFiles(path, values);
+  await checkFiles(
+    path,
+    values.flatMap(({ a, b }) => [a, b]),
+  );
   return { value: values, notes: [...cutNote(path, cut), ...notes] };
 }
 
@@ -94,9 +100,9 @@ export function unique<T>(
   return { values: [...known.values()].map(({ value }) => value), notes };
 }
 
-/** Throws an ERR_FILE that lists the pictures that cannot be read. */
-export async function checkFiles(path: string, pairs: readonly Pick<Comparison, 'a' | 'b'>[]): Promise<void> {
-  const pictures = [...new Set(pairs.flatMap(({ a, b }) => [a, b]))];
+/** Throws an ERR_FILE that lists which of the pictures that `path` names cannot be read. */
+export async function checkFiles(path: string, named: readonly string[]): Promise<void> {
+  const pictures = [...new Set(named)];
   const missing: string[] = [];
   for (let i = 0; i < pictures.length; i += 256) {
     const some = pictures.slice(i, i + 256);

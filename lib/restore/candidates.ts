@@ -1,5 +1,5 @@
 import { access } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, relative, sep } from 'node:path';
 import { cutNote } from '../data/comparisons.ts';
 import { Draws } from '../data/draws.ts';
 import { JsonLinesFile, textOf, toJsonLines } from '../data/jsonl.ts';
@@ -118,7 +118,7 @@ export async function makeCandidates(
       open?.[Symbol.dispose]();
     }
   }
-  const pairs = faces.filter((face) => !failed.has(face)).flatMap((face) => pairsOf(face, chosen.get(face)!));
+  const pairs = faces.filter((face) => !failed.has(face)).flatMap((face) => pairsOf(face, chosen.get(face)!, out));
   const output = join(out, 'pairs.jsonl');
   await writeAtomic(output, toJsonLines(pairs));
   return { ...tally, pairs: pairs.length, output, notes: cutNote(join(out, 'candidates.jsonl'), manifest.cut) };
@@ -132,15 +132,17 @@ function choose(candidates: readonly Candidate[], count: number, draws: Draws): 
   return Array.from({ length: count }, () => rest.splice(draws.below(rest.length), 1)[0]);
 }
 
-/** Every pair of a face's candidates, as a file of pairs has it. */
-function pairsOf(face: FaceInput, candidates: readonly Candidate[]): object[] {
+/** Every pair of a face's candidates, as a file of pairs in the folder `out` has it. */
+function pairsOf(face: FaceInput, candidates: readonly Candidate[], out: string): object[] {
   const { id, person, caption } = face;
+  const input = relative(out, face.path).replaceAll(sep, '/');
   return candidates.flatMap((first, i) =>
     candidates.slice(i + 1).map((second, j) => ({
       pair: `${id}-${i}${i + 1 + j}`,
       person,
       a: imageOf(face, first),
       b: imageOf(face, second),
+      input,
       ...(caption === undefined ? {} : { caption }),
     })),
   );

@@ -68,7 +68,13 @@ export function labelPairs(
 /** Writes labels, pictures relative to the file, atomically. */
 export async function writeLabels(path: string, labels: readonly Label[]): Promise<void> {
   const from = (picture: string): string => relative(dirname(path), picture).replaceAll(sep, '/');
-  await writeAtomic(path, toJsonLines(labels.map((label) => ({ ...label, a: from(label.a), b: from(label.b) }))));
+  const records = labels.map((label) => ({
+    ...label,
+    a: from(label.a),
+    b: from(label.b),
+    ...(label.input === undefined ? {} : { input: from(label.input) }),
+  }));
+  await writeAtomic(path, toJsonLines(records));
 }
 
 /**
@@ -88,7 +94,10 @@ export async function readLabels(path: string): Promise<Read<Label[]>> {
     }
     splits.set(person, split);
   }
-  await checkFiles(path, values);
+  await checkFiles(
+    path,
+    values.flatMap(({ a, b }) => [a, b]),
+  );
   return { value: values, notes: [...cutNote(path, cut), ...notes] };
 }
 

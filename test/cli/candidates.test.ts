@@ -53,6 +53,7 @@ test('each face has four of the candidates, and their six pairs', async () => {
   assert.equal([...new Set(pairs.map(({ person }) => person))], ['ann', 'bob']);
   assert.is(new Set(pairs.map(({ pair }) => pair)).size, 18);
   assert.ok(pairs.every(({ a, b, caption }) => a !== b && caption?.startsWith('train/')));
+  assert.ok(pairs.every(({ input, caption }) => input === join(faces, caption!.slice(6))));
   const { lines } = await readJsonLines(join(folder, 'first', 'candidates.jsonl'));
   assert.is(lines.length, 12);
   assert.ok(

@@ -98,7 +98,7 @@ test('native: folders include only what lies below them, and napi.h stays in the
 
 test('no code file is longer than 500 lines', () => {
   const files = ['lib', 'native', 'cuda', 'test', 'bench', 'scripts'].flatMap((folder) =>
-    sources(folder, /\.(ts|mjs|cc|h|cu|cuh)$/),
+    sources(folder, /\.(ts|js|mjs|css|cc|h|cu|cuh)$/),
   );
   const long = files.filter((file) => readFileSync(file, 'utf8').split('\n').length > 501);
   assert.equal(long, []);

@@ -22,9 +22,18 @@ test('sources.json lists every native source file', () => {
   assert.equal(listed.sort(), present.sort());
 });
 
-test('package.json ships every file that a build from the package needs', () => {
+test('package.json ships every file that a build from the package needs, and the pages that are served', () => {
   const { files } = json('package.json');
-  for (const name of ['native', 'cuda', 'scripts', 'ops.json', 'sources.json', 'binding.gyp', 'CMakeLists.txt']) {
+  for (const name of [
+    'lib',
+    'native',
+    'cuda',
+    'scripts',
+    'ops.json',
+    'sources.json',
+    'binding.gyp',
+    'CMakeLists.txt',
+  ]) {
     assert.ok(files.includes(name), name);
   }
 });
