@@ -5,15 +5,15 @@ import { readBytes } from '../image/files.ts';
 import { decodeImage, encodePng } from '../image/picture.ts';
 import { type Candidate, type FaceInput, makeCandidates, type OpenCandidate } from '../restore/candidates.ts';
 import { type FilterName, filters } from '../restore/filters.ts';
-import { checkSettings, type Settings } from '../restore/image_model.ts';
-import { Restorer } from '../restore/restorer.ts';
+import type { ModelSource } from '../restore/open.ts';
+import { type RestoreOptions, Restorer, type RestorerOptions } from '../restore/restorer.ts';
 import { readCaptions } from './captions.ts';
 import { UsageError } from './failure.ts';
 import { prepare } from './inputs.ts';
 import { interrupted } from './interrupt.ts';
 import { deviceOptions, type FileArgs, fileOptions, inputs } from './options.ts';
 
-interface Args extends FileArgs {
+interface Args extends FileArgs, ModelSource {
   candidates: string[];
   perFace: number;
   seed: number;
@@ -42,6 +42,17 @@ export const candidatesCommand: CommandModule<object, Args> = {
       },
       seed: { describe: 'of which are drawn, and of their order', type: 'number', requiresArg: true, default: 0 },
       people: { describe: 'the manifest.json of data faces: who is who', type: 'string', requiresArg: true },
+      weights: { describe: 'the folder with the official files of models', type: 'string', requiresArg: true },
+      tokenizer: {
+        describe: "CLIP's tokenizer.json, its list of merges, or a folder with one [in --weights]",
+        type: 'string',
+        requiresArg: true,
+      },
+      networks: {
+        describe: 'a JSON file of the configurations of networks that are not of the published size',
+        type: 'string',
+        requiresArg: true,
+      },
       captions: { describe: 'JSON lines of image and caption', type: 'string', requiresArg: true },
       ...deviceOptions,
       json: { describe: 'print the figures as a JSON object', type: 'boolean', default: false },
@@ -51,7 +62,9 @@ export const candidatesCommand: CommandModule<object, Args> = {
 
 async function candidates({ inputs, out, json, perFace, seed, people, captions, ...args }: Args): Promise<void> {
   if (!Number.isSafeInteger(seed)) throw new ReflError('ERR_OPTION', `seed must be a whole number, got ${seed}`);
-  const ways = args.candidates.map((text) => parseCandidate(text, args));
+  const { weights, tokenizer, networks, device, threads } = args;
+  const source = { weights, tokenizer, networks, device, threads };
+  const ways = args.candidates.map((text) => parseCandidate(text, source));
   const twice = ways.find(({ name }, i) => ways.findIndex((other) => other.name === name) < i);
   if (twice) throw new UsageError(`two candidates are named ${twice.name}: name one, as in other=${twice.name}`);
   const personOf = people === undefined ? undefined : await readPeople(people);
@@ -82,12 +95,15 @@ async function candidates({ inputs, out, json, perFace, seed, people, captions, 
   console.log(output);
 }
 
-/** Settings of a model that are numbers; the others are texts. */
+type Value = string | number | boolean;
+
+/** What a candidate may say of its model, by how the value is read; `weights` stands in for the option. */
 const numeric = ['seed', 'steps', 'guidance', 'strength', 'fidelity'];
-const texts = ['prompt', 'negativePrompt', 'sampler', 'start'];
+const texts = ['prompt', 'negativePrompt', 'sampler', 'start', 'weights'];
+const flags = ['rescale'];
 
 /** Reads `[NAME=]MODEL[,key=value...]`. */
-function parseCandidate(text: string, device: { device: string; threads?: number }): Candidate {
+function parseCandidate(text: string, source: RestorerOptions): Candidate {
   const [head, ...rest] = text.split(',');
   const [, given, model] = /^(?:([\w.-]+)=)?(.+)$/.exec(head) ?? [];
   if (!model) throw new UsageError(`${JSON.stringify(text)} names no candidate: [NAME=]MODEL[,key=value...]`);
@@ -95,29 +111,27 @@ function parseCandidate(text: string, device: { device: string; threads?: number
   const name = given ?? [parse(model).name, ...rest.map((setting) => setting.replace('=', ''))].join('-');
   if (!/^[\w.-]+$/.test(name)) throw new UsageError(`the candidate ${text} needs a name for its files: NAME=${text}`);
   const recipe = { model, ...settings };
-  if (!Object.hasOwn(filters, model)) return { name, recipe, open: () => openModel(model, settings, device) };
+  if (!Object.hasOwn(filters, model)) return { name, recipe, open: () => openModel({ ...source, model }, settings) };
   if (rest.length) throw new UsageError(`${model} has no use for ${rest.join(', ')}`);
   return { name, recipe, open: async () => openFilter(model as FilterName) };
 }
 
-function parseSetting(text: string, setting: string): [string, string | number] {
+function parseSetting(text: string, setting: string): [string, Value] {
   const [, key, value] = /^(\w+)=(.+)$/.exec(setting) ?? [];
   if (texts.includes(key)) return [key, value];
   if (numeric.includes(key) && Number.isFinite(Number(value))) return [key, Number(value)];
-  const known = [...numeric, ...texts].join(', ');
+  if (flags.includes(key) && ['true', 'false'].includes(value)) return [key, value === 'true'];
+  const known = [...numeric, ...texts, ...flags].join(', ');
   throw new UsageError(`${JSON.stringify(setting)} in ${text} is no setting: key=value with ${known}`);
 }
 
 async function openModel(
-  model: string,
-  { seed, ...settings }: Settings & { seed?: number },
-  device: { device: string; threads?: number },
+  options: RestorerOptions,
+  { weights = options.weights, ...settings }: RestoreOptions & { weights?: string },
 ): Promise<OpenCandidate> {
-  // The models that Restorer loads take no settings.
-  checkSettings(model, settings, []);
-  const restorer = await Restorer.load({ model, device: device.device, threads: device.threads, signal: interrupted });
+  const restorer = await Restorer.load({ ...options, weights, signal: interrupted });
   return {
-    restore: async (path, signal) => (await restorer.restore(path, { aligned: true, seed, signal })).image,
+    restore: async (path, signal) => (await restorer.restore(path, { ...settings, aligned: true, signal })).image,
     [Symbol.dispose]: () => restorer.dispose(),
   };
 }

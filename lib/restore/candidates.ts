@@ -11,7 +11,7 @@ export interface Candidate {
   /** Names its files: letters, digits, dots, dashes and underscores. */
   readonly name: string;
   /** What decides its pictures, as it is recorded: model, seed, settings. */
-  readonly recipe: Readonly<Record<string, string | number>>;
+  readonly recipe: Readonly<Record<string, string | number | boolean>>;
   /** Gets ready to restore; called once, and only if there is something to do. */
   open(): Promise<OpenCandidate>;
 }
@@ -108,6 +108,8 @@ export async function makeCandidates(
             tally.made++;
           } catch (error) {
             signal?.throwIfAborted();
+            // What is wrong with the candidate is wrong for every face.
+            if (error instanceof ReflError && error.code === 'ERR_OPTION') throw error;
             failed.add(face);
             onFailed?.(face, error);
           }
