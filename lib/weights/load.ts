@@ -19,10 +19,13 @@ export interface LoadOptions {
 /** Stored types that become floating parameters. */
 const loadable = ['F32', 'F16', 'BF16', 'F64'];
 
+/** Faults that one message lists: more than any network has tensors, and fewer than a hostile file may have. */
+const mostFaults = 2000;
+
 /**
  * Adds every parameter of `module` to `parameters`, with its values from `file`. Stored buffers are accepted and left
- * aside, since shapes determine them. One ERR_WEIGHTS lists all keys that are missing, unexpected, of another shape
- * or of a type that holds no weights; nothing is loaded then.
+ * aside, since shapes determine them. One ERR_WEIGHTS counts and lists all keys that are missing, unexpected, of another
+ * shape or of a type that holds no weights; nothing is loaded then.
  */
 export async function loadWeights(
   parameters: Parameters,
@@ -33,7 +36,10 @@ export async function loadWeights(
   const wanted = module.namedParameters();
   const faults = findFaults(wanted, module.namedBuffers(), file, prefix);
   if (faults.length) {
-    throw new ReflError('ERR_WEIGHTS', `${file.path} does not fit the model:\n  ${faults.join('\n  ')}`);
+    const missing = faults.filter((fault) => fault.startsWith('missing: ')).length;
+    const counted = `${missing} of ${wanted.size} tensors are missing, ${faults.length - missing} are wrong`;
+    const list = faults.slice(0, mostFaults).join('\n  ');
+    throw new ReflError('ERR_WEIGHTS', `${file.path} does not fit the model: ${counted}:\n  ${list}`);
   }
   for (const [key, { value, trainable }] of wanted) {
     const { dtype, pieces } = file.entries.get(prefix + key)!;

@@ -111,6 +111,7 @@ export function torchGlobals(where: string): (name: string) => Global {
   const functions: Record<string, (args: readonly unknown[]) => unknown> = {
     'collections.OrderedDict': ([pairs]) => toMap(pairs, bad),
     'collections.defaultdict': ([, pairs]) => toMap(pairs, bad),
+    'collections.Counter': ([counts]) => toMap(counts, bad),
     'torch.Size': ([sizes]) => sizes ?? [],
     'torch._utils._rebuild_tensor': (args) => view(args, bad),
     'torch._utils._rebuild_tensor_v2': (args) => view(args, bad),

@@ -16,7 +16,9 @@ import { SwinIR } from '../../lib/models/swinir.ts';
 import { UNet } from '../../lib/models/unet.ts';
 import { AutoencoderKL } from '../../lib/models/vae.ts';
 import type { Module } from '../../lib/nn/module.ts';
+import { openDevice } from '../../lib/runtime/index.ts';
 import type { Entry, WeightsFile } from '../../lib/weights/format.ts';
+import { loadWeights } from '../../lib/weights/load.ts';
 
 const smallUnet = { ...sd21.unet, model_channels: 32, channel_mult: [1, 2], num_res_blocks: 1, num_head_channels: 16 };
 const unet = { ...smallUnet, attention_resolutions: [1], context_dim: 32 };
@@ -253,6 +255,25 @@ test('a file of something else is refused with what it is', () => {
     fails(fileOf(new Map([['head.weight', [1]]])), 'vae'),
     /1 tensors of no network .* such as head\.weight$/,
   );
+});
+
+test('a network of which half is missing is found, and what it lacks is counted', async () => {
+  const half = new Map([...unetShapes].filter((_, i) => i % 2));
+  using device = await openDevice('null');
+  using parameters = device.parameters();
+  try {
+    await loadWeights(parameters, new UNet(unet), partOf(fileOf(half, 'half.pt'), 'unet'));
+  } catch (error) {
+    const lacks = unetShapes.size - half.size;
+    assert.match(
+      (error as Error).message,
+      new RegExp(
+        `^half\\.pt does not fit the model: ${lacks} of ${unetShapes.size} tensors are missing, 0 are wrong:\n`,
+      ),
+    );
+    return;
+  }
+  assert.unreachable();
 });
 
 const folder = fileURLToPath(new URL('../../../shared/golden/keys/', import.meta.url));

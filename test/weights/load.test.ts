@@ -111,6 +111,7 @@ test('all faults stand in one error, and nothing is loaded', async ({ folder, de
       'wrong type: m.b.0.weight is I32[2,1]',
     ],
   );
+  assert.match(text, /weights\.safetensors does not fit the model: 1 of 3 tensors are missing, 3 are wrong:\n/);
   assert.is(parameters.bytes, 0);
   assert.match(await message(loadWeights(parameters, module, file)), /unexpected: other\.weight F64\[1\]/);
 });
