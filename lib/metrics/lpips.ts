@@ -1,20 +1,16 @@
 import { ReflError } from '../errors.ts';
 import type { LPIPS } from '../models/lpips.ts';
 import type { Parameters } from '../runtime/index.ts';
+import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
 import { renamed } from '../weights/rename.ts';
-import type { SafetensorsFile } from '../weights/safetensors.ts';
 
 /**
  * Loads LPIPS, frozen, from the files it is published in: torchvision's VGG16 (`features.0.weight`, ...; its classifier
  * is left aside) and LPIPS's linear layers (`lin0.model.1.weight`, ...), in any order; or one file of the whole module.
  * Throws ERR_WEIGHTS where a layer stands in none of them, and for all that {@link loadWeights} refuses.
  */
-export async function loadLpips(
-  parameters: Parameters,
-  lpips: LPIPS,
-  files: readonly SafetensorsFile[],
-): Promise<void> {
+export async function loadLpips(parameters: Parameters, lpips: LPIPS, files: readonly WeightsFile[]): Promise<void> {
   const wanted = lpips.namedParameters();
   const official = new Map<string, string>();
   for (const key of wanted.keys()) official.set(key.replace(/^net\.slice\d+\./, 'features.'), key);

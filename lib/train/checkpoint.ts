@@ -2,7 +2,8 @@ import { ReflError } from '../errors.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Parameters } from '../runtime/index.ts';
 import { loadWeights } from '../weights/load.ts';
-import { openSafetensors, readTensor } from '../weights/safetensors.ts';
+import { readTensor } from '../weights/read.ts';
+import { openSafetensors } from '../weights/safetensors.ts';
 import { type Source, writeSafetensors } from '../weights/write.ts';
 
 /** Persistent tensors by the keys they have in a checkpoint. */

@@ -95,7 +95,3 @@ const isRecord = (value: unknown): value is Record<string, unknown> =>
 
 const isWholes = (value: unknown): value is number[] =>
   Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
-
-// Their new homes; the old ones stay until nothing is on its way that uses them.
-export type SafetensorsFile = WeightsFile;
-export { readTensor } from './read.ts';

@@ -11,7 +11,8 @@ import { VisionTransformer } from '../../lib/models/clip.ts';
 import { ClipResNet } from '../../lib/models/clip_resnet.ts';
 import { initialize } from '../../lib/nn/init.ts';
 import { evaluate, openDevice } from '../../lib/runtime/index.ts';
-import { openSafetensors, readTensor } from '../../lib/weights/safetensors.ts';
+import { readTensor } from '../../lib/weights/read.ts';
+import { openSafetensors } from '../../lib/weights/safetensors.ts';
 import { rejects, stored, withFiles } from './support.ts';
 
 const tiny = {

@@ -6,7 +6,8 @@ import { affine, cast } from '../../lib/graph/ops/elementwise.ts';
 import { input } from '../../lib/graph/tensor.ts';
 import { psnr, ssim } from '../../lib/metrics/fidelity.ts';
 import { type Device, evaluate, openDevice } from '../../lib/runtime/index.ts';
-import { openSafetensors, readTensor } from '../../lib/weights/safetensors.ts';
+import { readTensor } from '../../lib/weights/read.ts';
+import { openSafetensors } from '../../lib/weights/safetensors.ts';
 
 async function measure(
   device: Device,

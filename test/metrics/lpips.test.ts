@@ -9,7 +9,8 @@ import { input } from '../../lib/graph/tensor.ts';
 import { loadLpips } from '../../lib/metrics/lpips.ts';
 import { LPIPS, type LPIPSConfig } from '../../lib/models/lpips.ts';
 import { type Device, evaluate, openDevice } from '../../lib/runtime/index.ts';
-import { openSafetensors, type SafetensorsFile } from '../../lib/weights/safetensors.ts';
+import type { WeightsFile } from '../../lib/weights/format.ts';
+import { openSafetensors } from '../../lib/weights/safetensors.ts';
 import { type Source, writeSafetensors } from '../../lib/weights/write.ts';
 import { sameBits } from '../support/assert.ts';
 import { random } from '../support/random.ts';
@@ -64,7 +65,7 @@ const whole: Record<string, Source> = {
   'lins.1.model.1.weight': linear['lin1.model.1.weight'],
 };
 
-async function fileOf(folder: string, name: string, tensors: Record<string, Source>): Promise<SafetensorsFile> {
+async function fileOf(folder: string, name: string, tensors: Record<string, Source>): Promise<WeightsFile> {
   const path = join(folder, `${name}.safetensors`);
   await writeSafetensors(path, new Map(Object.entries(tensors)));
   return openSafetensors(path);
@@ -75,7 +76,7 @@ const [a, b] = [input('a', [2, 6, 4, 3]), input('b', [2, 6, 4, 3])];
 test("torchvision's and LPIPS's files, in any order, are the whole module's one", async ({ folder, device }) => {
   const [one, two] = [await fileOf(folder, 'vgg16', trunk), await fileOf(folder, 'vgg', linear)];
   const feeds = { a: draw(144), b: draw(144) };
-  const distances = async (files: SafetensorsFile[]): Promise<Float32Array> => {
+  const distances = async (files: WeightsFile[]): Promise<Float32Array> => {
     const module = new LPIPS(config);
     using parameters = device.parameters();
     await loadLpips(parameters, module, files);
@@ -94,7 +95,7 @@ test('at full size it has the parameters of VGG16 without its classifier, and fi
 
 test('a missing file is named by what it holds', async ({ folder, device }) => {
   using parameters = device.parameters();
-  const load = (...files: SafetensorsFile[]) => errorOf(() => loadLpips(parameters, new LPIPS(config), files));
+  const load = (...files: WeightsFile[]) => errorOf(() => loadLpips(parameters, new LPIPS(config), files));
   const [one, two] = [await fileOf(folder, 'vgg16', trunk), await fileOf(folder, 'vgg', linear)];
   assert.match((await load(one)).message, /vgg16\.safetensors: missing 2 of LPIPS, such as lin0.*LPIPS's weights/);
   assert.match((await load(two)).message, /missing 6 .*net\.slice1\.0\.weight; VGG16's layers are in torchvision's/);

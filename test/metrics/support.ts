@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import type { Module } from '../../lib/nn/module.ts';
-import { openSafetensors, type SafetensorsFile } from '../../lib/weights/safetensors.ts';
+import type { WeightsFile } from '../../lib/weights/format.ts';
+import { openSafetensors } from '../../lib/weights/safetensors.ts';
 
 /** What a file shall hold, all of it zero. */
 export type Contents = Map<string, { dtype: 'F32' | 'I32'; shape: readonly number[] }>;
@@ -23,7 +24,7 @@ export function stored(module: Module, rename: (key: string) => string | undefin
  * network of any size takes no space.
  */
 export async function withFiles(
-  use: (write: (contents: Contents) => Promise<SafetensorsFile>) => Promise<void>,
+  use: (write: (contents: Contents) => Promise<WeightsFile>) => Promise<void>,
 ): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'refl-metrics-'));
   let count = 0;

@@ -1,19 +1,21 @@
 import { basename } from 'node:path';
 import type { DType, TypedArray } from '../../lib/graph/dtype.ts';
 import { input, type Shape, type Tensor } from '../../lib/graph/tensor.ts';
+import type { WeightsFile } from '../../lib/weights/format.ts';
+import { readTensor } from '../../lib/weights/read.ts';
 import { renamed } from '../../lib/weights/rename.ts';
-import { openSafetensors, readTensor, type SafetensorsFile } from '../../lib/weights/safetensors.ts';
+import { openSafetensors } from '../../lib/weights/safetensors.ts';
 
 const dtypes: Record<string, DType> = { F32: 'f32', F64: 'f64', I32: 'i32', U8: 'u8' };
 
 /** A file of reference numbers: `in.*`, `out.*`, `grad.*` and `weights.*`, with a configuration in its metadata. */
 export class Golden {
   readonly name: string;
-  readonly file: SafetensorsFile;
+  readonly file: WeightsFile;
   /** What F32 tensors are fed as. */
   readonly float: 'f32' | 'f64';
 
-  private constructor(file: SafetensorsFile, float: 'f32' | 'f64' = 'f32') {
+  private constructor(file: WeightsFile, float: 'f32' | 'f64' = 'f32') {
     this.file = file;
     this.float = float;
     this.name = basename(file.path, '.safetensors');

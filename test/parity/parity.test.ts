@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { openDevice } from '../../lib/runtime/index.ts';
-import { openSafetensors, readTensor } from '../../lib/weights/safetensors.ts';
+import { readTensor } from '../../lib/weights/read.ts';
+import { openSafetensors } from '../../lib/weights/safetensors.ts';
 import { type Source, writeSafetensors } from '../../lib/weights/write.ts';
 import { runParity } from './suites.ts';
 

@@ -5,7 +5,8 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ReflError } from '../../lib/errors.ts';
 import { fromFloat32, toFloat32 } from '../../lib/weights/half.ts';
-import { openSafetensors, readTensor } from '../../lib/weights/safetensors.ts';
+import { readTensor } from '../../lib/weights/read.ts';
+import { openSafetensors } from '../../lib/weights/safetensors.ts';
 import { type Source, writeSafetensors } from '../../lib/weights/write.ts';
 
 const test = suite('safetensors', { folder: '' });
