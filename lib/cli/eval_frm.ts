@@ -2,7 +2,9 @@ import { parse } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { readChoices } from '../data/comparisons.ts';
 import { type AgreementReport, compareWithPeople, type Judge } from '../eval/agreement.ts';
+import { agreementPage } from '../eval/agreement_page.ts';
 import { judgeByReward } from '../eval/reward_judge.ts';
+import { writeAtomic } from '../image/files.ts';
 import { type Preprocessing, preprocessings } from '../reward/pictures.ts';
 import { readLabels } from '../train/labels.ts';
 import { comparisonOptions, heard, interval, percent } from './comparisons.ts';
@@ -19,6 +21,7 @@ interface Args {
   caption?: string;
   preprocessing: Preprocessing;
   batch: number;
+  html?: string;
   json: boolean;
   device: string;
   threads?: number;
@@ -51,13 +54,18 @@ export const evalFrmCommand: CommandModule<object, Args> = {
         default: 'hps' as Preprocessing,
       },
       batch: { requiresArg: true, describe: 'pictures worked on at once', type: 'number', default: 1 },
+      html: {
+        requiresArg: true,
+        describe: 'page to write: charts, and pairs where people and the svm differ',
+        type: 'string',
+      },
       ...deviceOptions,
       json: { describe: 'print the report as a JSON object', type: 'boolean', default: false },
     }),
   handler: evaluate,
 };
 
-async function evaluate({ labels: path, choices, models, json, ...options }: Args): Promise<void> {
+async function evaluate({ labels: path, choices, models, html, json, ...options }: Args): Promise<void> {
   const named = models.map((text) => {
     const [, given, weights] = /^(?:([^=/]+)=)?(.+)$/.exec(text) ?? [];
     return { name: given ?? parse(weights).name, weights };
@@ -75,6 +83,7 @@ async function evaluate({ labels: path, choices, models, json, ...options }: Arg
   }
   progress.clear();
   const report = compareWithPeople(labels, verdicts, judges);
+  if (html !== undefined) await writeAtomic(html, Buffer.from(await agreementPage(report)));
   console.log(json ? JSON.stringify(report) : describe(report));
 }
 
@@ -87,7 +96,7 @@ function describe({ pairs, decided, people, first, among, judges, disputed }: Ag
   const annotators = judges[0].annotators.map(({ annotator }) => annotator);
   return [
     `${pairs} pairs of ${people} held-out people, ${decided} of them decided`,
-    `A was chosen in ${interval(first)}; two annotators agree in ${interval(among)}`,
+    `A was chosen in ${interval(first)}; two annotators of a pair chose alike: ${interval(among)}`,
     'as people decided:',
     ...judges.map(({ name, all }) => row(name, interval(all))),
     'from the closest quarter, by the svm, to the clearest:',

@@ -52,8 +52,10 @@ test("models are held against people's choices with the scores that the library 
 });
 
 test('the report is for reading without --json', async () => {
-  const { code, stdout } = await evaluate('--models', other);
+  const html = join(folder, 'report.html');
+  const { code, stdout } = await evaluate('--models', other, '--html', html);
   assert.is(code, 0);
+  assert.match(readFileSync(html, 'utf8'), /^<!doctype html>[\s\S]*<td>other<td>[\s\S]*<\/html>\n$/);
   assert.match(stdout, /^24 pairs of 4 held-out people, 24 of them decided\nA was chosen in \d/);
   assert.match(stdout, /as people decided:\n {2}svm {4}100\.00% of 24 \(95%: .*\n {2}other {2}\d+\.\d+% of 24/);
   assert.match(stdout, /as ann chose:\n/);
