@@ -63,7 +63,7 @@ async function loaded(stored: Map<string, Stored>, part: Part, module: Module): 
   await writeSafetensors(path, new Map(sources.sort(([a], [b]) => (a < b ? -1 : 1))));
   using parameters = device.parameters();
   await loadWeights(parameters, module, partOf(await openWeights(path), part), { frozen: true });
-  return valuesOf(module, parameters);
+  return await valuesOf(module, parameters);
 }
 
 const transposed = ({ shape: [rows, columns], data }: Stored): Stored => ({
