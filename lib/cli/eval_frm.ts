@@ -2,7 +2,6 @@ import { parse } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { readChoices } from '../data/comparisons.ts';
 import { type AgreementReport, compareWithPeople, type Judge } from '../eval/agreement.ts';
-import { agreementPage } from '../eval/agreement_page.ts';
 import { judgeByReward } from '../eval/reward_judge.ts';
 import { writeAtomic } from '../image/files.ts';
 import { type Preprocessing, preprocessings } from '../reward/pictures.ts';
@@ -83,7 +82,11 @@ async function evaluate({ labels: path, choices, models, html, json, ...options 
   }
   progress.clear();
   const report = compareWithPeople(labels, verdicts, judges);
-  if (html !== undefined) await writeAtomic(html, Buffer.from(await agreementPage(report)));
+  if (html !== undefined) {
+    // What draws charts takes longer to load than all else.
+    const { agreementPage } = await import('../eval/agreement_page.ts');
+    await writeAtomic(html, Buffer.from(await agreementPage(report)));
+  }
   console.log(json ? JSON.stringify(report) : describe(report));
 }
 

@@ -1,4 +1,5 @@
-import SVM from 'libsvm-js/asm.js';
+import { createRequire } from 'node:module';
+import type SVM from 'libsvm-js/asm.js';
 import { ReflError } from '../errors.ts';
 
 /** Subtracts a mean and divides by a deviation, one of each per feature. */
@@ -43,6 +44,9 @@ export interface SvmState {
   readonly coefficients: readonly number[];
 }
 
+/** Loading libsvm takes a tenth of a second: only who trains waits for it. */
+const loadLibsvm = (): typeof SVM => createRequire(import.meta.url)('libsvm-js/asm.js');
+
 /** An RBF support vector classifier of two classes, trained by libsvm. */
 export class Svm {
   readonly state: SvmState;
@@ -57,8 +61,9 @@ export class Svm {
       throw new ReflError('ERR_OPTION', `all ${labels.length} labels are alike: a classifier needs both kinds`);
     }
     const { cost, gamma, tolerance = 1e-6 } = options;
-    const { C_SVC, RBF } = { ...SVM.SVM_TYPES, ...SVM.KERNEL_TYPES };
-    const svm = new SVM({ type: C_SVC, kernel: RBF, cost, gamma, tolerance, quiet: true });
+    const Libsvm = loadLibsvm();
+    const { C_SVC, RBF } = { ...Libsvm.SVM_TYPES, ...Libsvm.KERNEL_TYPES };
+    const svm = new Libsvm({ type: C_SVC, kernel: RBF, cost, gamma, tolerance, quiet: true });
     try {
       svm.train(rows, labels);
       // libsvm calls the class of the first row positive.
