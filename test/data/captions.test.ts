@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { appendFile, readdir } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
@@ -254,6 +255,14 @@ test('too many requests make all wait, not only the one that was told', async ()
   // The second worker's first request may be under way already.
   const meanwhile = times.slice(1).filter((time) => time - times[0] < 900);
   assert.ok(meanwhile.length <= 1, `${meanwhile.length} requests came while it was to be left alone`);
+});
+
+test('nobody goes on listening to the signal', async () => {
+  await using server = await Endpoint.start(faults['an internal error']);
+  const { signal } = new AbortController();
+  await run({ out: newFile(), endpoint: asking(server.url) }, 2, { signal });
+  await asking(server.url).describe(images[0], signal);
+  assert.equal(getEventListeners(signal, 'abort'), []);
 });
 
 test('several at once: each picture has one line, whole', async () => {

@@ -190,7 +190,13 @@ test('without a token it answers to names of this machine alone', async () => {
   await using served = await serve();
   for (const host of ['localhost:80', '127.0.0.1', '[::1]:8471', 'LOCALHOST'])
     assert.is(await get(served.url, { host }), 200);
-  for (const host of ['evil.example', 'localhost.evil.example', '127.0.0.1.evil.example:80', '192.168.0.1'])
+  for (const host of [
+    'evil.example',
+    'localhost.evil.example',
+    'evil-localhost',
+    '127.0.0.1.evil.example:80',
+    '192.168.0.1',
+  ])
     assert.is(await get(served.url, { host }), 403, host);
 });
 
