@@ -173,55 +173,76 @@ here('undo by key and by button, and buttons judge; a key held down judges once'
   assert.is(lines()[0].pair, lines()[2].pair);
 });
 
-here('all pictures zoom together, by key, wheel and dragging, and stay within their frames', async ({ browser }) => {
-  await using opened = await open(browser, 'ann');
-  const { page } = opened;
-  const transforms = (): Promise<number[][]> =>
-    page.$$eval('.view img:not(.under)', (images) =>
-      images.map((image) => {
-        const view = image.parentElement!.getBoundingClientRect();
-        const own = image.getBoundingClientRect();
-        // Scale, and the place of the upper left corner in sides of the view.
-        return [own.width, own.left - view.left, own.top - view.top].map((v) => Number((v / view.width).toFixed(3)));
-      }),
-    );
-  assert.equal(await transforms(), Array(3).fill([1, 0, 0]));
-  await page.keyboard.press('+');
-  assert.equal(await transforms(), Array(3).fill([2, -0.5, -0.5]));
-  assert.is(await page.textContent('#scale'), '2×');
-  const box = (await (await page.$('.a .view'))!.boundingBox())!;
-  const corner = [box.x + box.width / 8, box.y + box.height / 8] as const;
-  await page.mouse.move(...corner);
-  await page.mouse.wheel(0, -300);
-  await page.waitForSelector('#scale:text-is("4×")');
-  const [[scale, x, y], ...others] = await transforms();
-  assert.is(scale, 4);
-  // What lies under the pointer stays there.
-  assert.ok(Math.abs(x + 1.125) < 0.02 && Math.abs(y + 1.125) < 0.02, `${x}, ${y}`);
-  assert.equal(others, [
-    [scale, x, y],
-    [scale, x, y],
-  ]);
-  await page.mouse.down();
-  await page.mouse.move(corner[0] + box.width / 2, corner[1] + box.height, { steps: 5 });
-  await page.mouse.up();
-  const moved = (await transforms())[2];
-  assert.ok(Math.abs(moved[1] - (x + 0.5)) < 0.02 && Math.abs(moved[2] - (y + 1)) < 0.02, `dragged to ${moved}`);
-  await page.mouse.move(...corner);
-  await page.mouse.down();
-  await page.mouse.move(corner[0] + 3 * box.width, corner[1], { steps: 5 });
-  await page.mouse.up();
-  assert.is((await transforms())[0][1], 0);
-  assert.is(await page.locator('#panels.pixels').count(), 1);
-  for (let i = 0; i < 9; i++) await page.keyboard.press('+');
-  assert.is((await transforms())[0][0], 16);
-  await page.keyboard.press('0');
-  assert.equal(await transforms(), Array(3).fill([1, 0, 0]));
-  await page.keyboard.down('i');
-  assert.ok(await page.isVisible('.a .under'));
-  await page.keyboard.up('i');
-  assert.not.ok(await page.isVisible('.a .under'));
-});
+here(
+  'all pictures zoom together, by key, wheel, dragging and fingers, and stay within their frames',
+  async ({ browser }) => {
+    await using opened = await open(browser, 'ann');
+    const { page } = opened;
+    const transforms = (): Promise<number[][]> =>
+      page.$$eval('.view img:not(.under)', (images) =>
+        images.map((image) => {
+          const view = image.parentElement!.getBoundingClientRect();
+          const own = image.getBoundingClientRect();
+          // Scale, and the place of the upper left corner in sides of the view.
+          return [own.width, own.left - view.left, own.top - view.top].map((v) => Number((v / view.width).toFixed(3)));
+        }),
+      );
+    assert.equal(await transforms(), Array(3).fill([1, 0, 0]));
+    await page.keyboard.press('+');
+    assert.equal(await transforms(), Array(3).fill([2, -0.5, -0.5]));
+    assert.is(await page.textContent('#scale'), '2×');
+    const box = (await (await page.$('.a .view'))!.boundingBox())!;
+    const corner = [box.x + box.width / 8, box.y + box.height / 8] as const;
+    await page.mouse.move(...corner);
+    await page.mouse.wheel(0, -300);
+    await page.waitForSelector('#scale:text-is("4×")');
+    const [[scale, x, y], ...others] = await transforms();
+    assert.is(scale, 4);
+    // What lies under the pointer stays there.
+    assert.ok(Math.abs(x + 1.125) < 0.02 && Math.abs(y + 1.125) < 0.02, `${x}, ${y}`);
+    assert.equal(others, [
+      [scale, x, y],
+      [scale, x, y],
+    ]);
+    await page.mouse.down();
+    await page.mouse.move(corner[0] + box.width / 2, corner[1] + box.height, { steps: 5 });
+    await page.mouse.up();
+    const moved = (await transforms())[2];
+    assert.ok(Math.abs(moved[1] - (x + 0.5)) < 0.02 && Math.abs(moved[2] - (y + 1)) < 0.02, `dragged to ${moved}`);
+    await page.mouse.move(...corner);
+    await page.mouse.down();
+    await page.mouse.move(corner[0] + 3 * box.width, corner[1], { steps: 5 });
+    await page.mouse.up();
+    assert.is((await transforms())[0][1], 0);
+    assert.is(await page.locator('#panels.pixels').count(), 1);
+    for (let i = 0; i < 9; i++) await page.keyboard.press('+');
+    assert.is((await transforms())[0][0], 16);
+    await page.keyboard.press('0');
+    assert.equal(await transforms(), Array(3).fill([1, 0, 0]));
+    // Two fingers around the middle, twice as far apart in the end.
+    const touch = await page.context().newCDPSession(page);
+    const fingers = async (type: 'touchStart' | 'touchMove' | 'touchEnd', apart?: number): Promise<void> => {
+      const middle = { x: box.x + box.width / 2, y: box.y + box.height / 2 };
+      const touchPoints = apart ? [-1, 1].map((sign, id) => ({ ...middle, x: middle.x + (sign * apart) / 2, id })) : [];
+      await touch.send('Input.dispatchTouchEvent', { type, touchPoints });
+    };
+    await fingers('touchStart', 100);
+    for (const apart of [130, 170, 200]) await fingers('touchMove', apart);
+    await fingers('touchEnd');
+    await page.waitForSelector('#scale:text-is("2×")');
+    const [pinched] = await transforms();
+    assert.ok(Math.abs(pinched[1] + 0.5) < 0.02 && Math.abs(pinched[2] + 0.5) < 0.02, `pinched to ${pinched}`);
+    await page.keyboard.press('Shift+ArrowLeft');
+    await page.keyboard.press('Shift+ArrowDown');
+    assert.equal((await transforms())[2], [2, pinched[1] + 0.25, pinched[2] - 0.25]);
+    assert.is(await count(page), '0 of 6');
+    await page.keyboard.press('0');
+    await page.keyboard.down('i');
+    assert.ok(await page.isVisible('.a .under'));
+    await page.keyboard.up('i');
+    assert.not.ok(await page.isVisible('.a .under'));
+  },
+);
 
 here('when the server ends nothing is lost: the page says so, and goes on when it is back', async ({ browser }) => {
   await using opened = await open(browser, 'ann');

@@ -287,6 +287,10 @@ const keys = {
   '=': () => zoom.by(2),
   '-': () => zoom.by(1 / 2),
   0: () => zoom.reset(),
+  'shift+arrowleft': () => zoom.pan(0.25, 0),
+  'shift+arrowright': () => zoom.pan(-0.25, 0),
+  'shift+arrowup': () => zoom.pan(0, 0.25),
+  'shift+arrowdown': () => zoom.pan(0, -0.25),
   i: () => panels.classList.add('peek'),
   '?': openHelp,
 };
@@ -298,7 +302,8 @@ function openHelp() {
 
 document.addEventListener('keydown', (event) => {
   if (naming.open || help.open || event.altKey || event.repeat) return;
-  const key = event.key.toLowerCase();
+  const name = event.key.toLowerCase();
+  const key = event.shiftKey && name.startsWith('arrow') ? `shift+${name}` : name;
   // Other combinations belong to the browser.
   const back = (event.ctrlKey || event.metaKey) && key === 'z';
   const act = back ? undo : event.ctrlKey || event.metaKey ? undefined : keys[key];

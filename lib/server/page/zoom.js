@@ -41,6 +41,16 @@ export class Zoom {
   }
 
   /**
+   * Moves the pictures, by sides of a view.
+   *
+   * @param {number} x
+   * @param {number} y
+   */
+  pan(x, y) {
+    this.#move(this.#scale, this.#x + x, this.#y + y);
+  }
+
+  /**
    * @param {number} scale
    * @param {number} x
    * @param {number} y
@@ -82,16 +92,29 @@ export class Zoom {
       { passive: false },
     );
     view.addEventListener('dblclick', (event) => (this.#scale > 1 ? this.reset() : this.by(4, ...place(event))));
+    /** Fingers, or the mouse, that lie on the view: one drags, two pinch. @type {Map<number, PointerEvent>} */
+    const held = new Map();
     view.addEventListener('pointerdown', (event) => {
-      if (event.button !== 0 || this.#scale === 1) return;
+      if (event.button !== 0) return;
       view.setPointerCapture(event.pointerId);
+      held.set(event.pointerId, event);
       this.#root.classList.add('dragged');
     });
     view.addEventListener('pointermove', (event) => {
-      if (!view.hasPointerCapture(event.pointerId)) return;
-      const { width, height } = view.getBoundingClientRect();
-      this.#move(this.#scale, this.#x + event.movementX / width, this.#y + event.movementY / height);
+      const before = held.get(event.pointerId);
+      if (!before) return;
+      held.set(event.pointerId, event);
+      const [x, y] = place(event);
+      const [oldX, oldY] = place(before);
+      const other = [...held.values()].find(({ pointerId }) => pointerId !== event.pointerId);
+      if (!other) return this.pan(x - oldX, y - oldY);
+      const [otherX, otherY] = place(other);
+      // What lay under the fingers stays under them; the other one's turn to move comes with its own event.
+      this.by(Math.hypot(x - otherX, y - otherY) / Math.hypot(oldX - otherX, oldY - otherY), otherX, otherY);
     });
-    view.addEventListener('lostpointercapture', () => this.#root.classList.remove('dragged'));
+    view.addEventListener('lostpointercapture', (event) => {
+      held.delete(event.pointerId);
+      if (!held.size) this.#root.classList.remove('dragged');
+    });
   }
 }
