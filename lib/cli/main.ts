@@ -9,6 +9,7 @@ import { candidatesCommand } from './candidates.ts';
 import { captionCommand } from './caption.ts';
 import { convertCommand } from './convert.ts';
 import { degradeCommand } from './degrade.ts';
+import { demoFrmCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { evalFrmCommand } from './eval_frm.ts';
 import { facesCommand } from './faces.ts';
@@ -80,6 +81,9 @@ const cli = yargs(hideBin(process.argv))
   )
   .command(labelCommand)
   .command('eval', 'judge models', (judge) => judge.command(evalFrmCommand).demandCommand(1, missing))
+  .command('demo', 'make something from nothing but this package', (demo) =>
+    demo.command(demoFrmCommand).demandCommand(1, missing),
+  )
   .command(modelsCommand)
   .command(inspectCommand)
   .command(convertCommand)

@@ -161,17 +161,33 @@ export class ManiqaMeter implements Meter {
   }
 }
 
+/** Works out something of a picture once, however often it is asked for. */
+function once<T>(work: (picture: Rgb) => Promise<T>): (picture: Rgb) => Promise<T> {
+  const known = new WeakMap<Rgb, Promise<T>>();
+  return (picture) => {
+    const found = known.get(picture) ?? work(picture);
+    known.set(picture, found);
+    return found;
+  };
+}
+
 /** The faces of references, which several pictures share. */
 export class ReferenceFaces {
   readonly device: Device;
   readonly finder: FaceFinder;
   readonly recogniser: FaceRecogniser;
-  readonly #known = new WeakMap<Rgb, Promise<Face>>();
+  /** The surest face of a reference. Throws ERR_IMAGE where there is none. */
+  readonly of: (reference: Rgb) => Promise<Face>;
 
   private constructor(device: Device, finder: FaceFinder, recogniser: FaceRecogniser) {
     this.device = device;
     this.finder = finder;
     this.recogniser = recogniser;
+    this.of = once(async (reference) => {
+      const [face] = await finder.find(reference);
+      if (face) return face;
+      throw new ReflError('ERR_IMAGE', 'no face was found in its reference');
+    });
   }
 
   static async load(device: Device): Promise<ReferenceFaces> {
@@ -182,18 +198,6 @@ export class ReferenceFaces {
       finder.dispose();
       throw error;
     }
-  }
-
-  /** The surest face of a reference. Throws ERR_IMAGE where there is none. */
-  of(reference: Rgb): Promise<Face> {
-    const known = this.#known.get(reference);
-    if (known) return known;
-    const finding = this.finder.find(reference).then(([face]) => {
-      if (face) return face;
-      throw new ReflError('ERR_IMAGE', 'no face was found in its reference');
-    });
-    this.#known.set(reference, finding);
-    return finding;
   }
 
   dispose(): void {
@@ -208,23 +212,24 @@ export class ReferenceFaces {
  */
 export class LandmarkMeter implements Meter {
   readonly #faces: ReferenceFaces;
+  readonly #ofReference = once((reference) => this.#landmarks(reference, reference));
 
   constructor(faces: ReferenceFaces) {
     this.#faces = faces;
   }
 
   async measure(picture: Rgb, reference: Rgb): Promise<number> {
-    const face = await this.#faces.of(reference);
-    const side = 2 * FaceLandmarks.size;
-    const map = innerFace(face, side);
-    const look = async (photograph: Rgb): Promise<Point[]> => {
-      const chip = await cropFace(this.#faces.device, photograph, map, side);
-      return this.#faces.finder.landmarksIn(chip, { left: 0, top: 0, width: side, height: side }, true);
-    };
-    const [ours, theirs] = [await look(picture), await look(reference)];
+    const [ours, theirs] = [await this.#landmarks(picture, reference), await this.#ofReference(reference)];
     const [left, right] = fivePoints(theirs);
     const apart = ours.reduce((total, { x, y }, i) => total + Math.hypot(x - theirs[i].x, y - theirs[i].y), 0);
     return (100 * apart) / ours.length / Math.hypot(left.x - right.x, left.y - right.y);
+  }
+
+  async #landmarks(picture: Rgb, reference: Rgb): Promise<Point[]> {
+    const side = 2 * FaceLandmarks.size;
+    const map = innerFace(await this.#faces.of(reference), side);
+    const chip = await cropFace(this.#faces.device, picture, map, side);
+    return this.#faces.finder.landmarksIn(chip, { left: 0, top: 0, width: side, height: side }, true);
   }
 
   /** The faces are the owner's. */
@@ -234,18 +239,19 @@ export class LandmarkMeter implements Meter {
 /** Distance of the numbers by which face-api's recognition network tells people apart, from 0; rarely under 0.5 for two people. */
 export class PersonMeter implements Meter {
   readonly #faces: ReferenceFaces;
+  readonly #ofReference = once((reference) => this.#embedding(reference, reference));
 
   constructor(faces: ReferenceFaces) {
     this.#faces = faces;
   }
 
   async measure(picture: Rgb, reference: Rgb): Promise<number> {
-    const face = await this.#faces.of(reference);
-    const [ours, theirs] = [
-      await this.#faces.recogniser.embed(picture, face),
-      await this.#faces.recogniser.embed(reference, face),
-    ];
+    const [ours, theirs] = [await this.#embedding(picture, reference), await this.#ofReference(reference)];
     return Math.hypot(...ours.map((v, i) => v - theirs[i]));
+  }
+
+  async #embedding(picture: Rgb, reference: Rgb): Promise<Float32Array> {
+    return this.#faces.recogniser.embed(picture, await this.#faces.of(reference));
   }
 
   /** The faces are the owner's. */

@@ -100,8 +100,8 @@ export class MetricSet {
 
   /**
    * What every metric says of a picture, by name. Throws ERR_IMAGE where one cannot be measured or comes out as no finite
-   * number, naming it, and where the picture and its reference differ in size; and ERR_FILE. The face of a reference that is given
-   * as one and the same {@link Rgb} several times is looked for once.
+   * number, naming it, and where the picture and its reference differ in size; and ERR_FILE. What is looked up in a
+   * reference is looked up once where it is given as one and the same {@link Rgb} several times.
    */
   async measure(
     image: ImageSource | Rgb,

@@ -138,3 +138,14 @@ function byteLetters(): string[] {
   const printable = [...range(0x21, 0x7e), ...range(0xa1, 0xac), ...range(0xae, 0xff)];
   return [...printable, ...range(256, 511 - printable.length)].map((code) => String.fromCharCode(code));
 }
+
+/**
+ * A `tokenizer.json` that knows bytes and no words: for models that are drawn anew, whose vocabulary may be anything, and ours
+ * to ship. 514 tokens.
+ */
+export function byteTokenizer(): string {
+  const letters = byteLetters();
+  const tokens = [...letters, ...letters.map((letter) => `${letter}</w>`), ...borders[0]];
+  const vocab = Object.fromEntries(tokens.map((token, i) => [token, i]));
+  return `${JSON.stringify({ model: { type: 'BPE', end_of_word_suffix: '</w>', vocab, merges: [] } })}\n`;
+}

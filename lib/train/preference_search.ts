@@ -11,8 +11,8 @@ export interface SearchOptions {
   /** Factors of the kernel's exponent to try. */
   readonly gammas: readonly number[];
   readonly folds: number;
-  /** The part of the people that is held out altogether, to judge the finished classifier by. */
-  readonly holdout: number;
+  /** The part of the people that is held out altogether, to judge the finished classifier by; or their names. */
+  readonly holdout: number | readonly string[];
   readonly seed: number;
 }
 
@@ -75,11 +75,8 @@ export async function searchPreference(
   const { folds, holdout, seed } = options;
   const [costs, gammas] = [ascending('cost', options.costs), ascending('gamma', options.gammas)];
   checkBothKinds(samples);
-  const heldOut = holdOut(
-    samples.filter(isDecided).map(({ person }) => person),
-    holdout,
-    seed,
-  );
+  const people = samples.filter(isDecided).map(({ person }) => person);
+  const heldOut = typeof holdout === 'number' ? holdOut(people, holdout, seed) : new Set(holdout);
   const training = samples.filter(({ person }) => !heldOut.has(person));
   const testing = samples.filter((sample) => heldOut.has(sample.person));
   const foldOf = foldsOf(

@@ -14,6 +14,7 @@ const layers = [
   ['models'],
   ['diffusion', 'reward', 'data', 'metrics', 'faces'],
   ['restore', 'train', 'eval', 'bench'],
+  ['demo'],
   ['index.ts'],
   ['cli', 'server'],
 ];

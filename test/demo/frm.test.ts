@@ -1,0 +1,86 @@
+// timeout: 300 s
+import { readFile, stat } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { demoFrm, type FrmDemoOptions } from '../../lib/demo/frm.ts';
+import { frmDemo } from '../../lib/demo/settings.ts';
+import { readLabels } from '../../lib/train/labels.ts';
+import { temporaryFolder } from '../restore/support.ts';
+import { codeOf } from '../support/runtime.ts';
+
+const test = suite('demo frm');
+const out = join(temporaryFolder(), 'demo');
+const folder = dirname(createRequire(import.meta.url).resolve('@vladmandic/face-api/package.json'));
+
+/** Everything of the demo's, as little of it as works. */
+const tiny: FrmDemoOptions = {
+  ...frmDemo,
+  photographs: [join(folder, 'demo/sample3.jpg')],
+  heldOut: ['sample3_0'],
+  morphs: 1,
+  counts: { train: 4, morph: 1, heldout: 2 },
+  svm: { costs: [10], gammas: [0.1], folds: 2 },
+  clip: { ...frmDemo.clip, vision_cfg: { ...frmDemo.clip.vision_cfg, patch_size: 64, layers: 1 } },
+  ...{ steps: 4, batch: 2, warmup: 1, out, device: 'cpu', threads: 1 },
+};
+
+test('from a photograph to a report; stopped on the way and started again, nothing is done twice', async () => {
+  const controller = new AbortController();
+  const stages: string[] = [];
+  const stopped = demoFrm(
+    { ...tiny, signal: controller.signal },
+    {
+      onProgress: (stage, done) => {
+        if (stage === 'measures' && done === 5) controller.abort(new Error('enough'));
+      },
+    },
+  );
+  assert.is(
+    await stopped.then(
+      () => 'finished',
+      (error: Error) => error.message,
+    ),
+    'enough',
+  );
+  const made = await stat(join(out, 'faces', 'manifest.json'));
+  let measured = 0;
+  const report = await demoFrm(tiny, {
+    onProgress: (stage, done) => {
+      if (stages.at(-1) !== stage) stages.push(stage);
+      else if (stage === 'measures' && done > 0) measured++;
+    },
+  });
+  assert.equal(stages, ['faces', 'inputs', 'candidates', 'measures', 'classifier', 'reward model', 'report']);
+  assert.is((await stat(join(out, 'faces', 'manifest.json'))).mtimeMs, made.mtimeMs);
+  assert.is(measured, 7 * 4 - 5);
+
+  assert.equal(report.data, {
+    train: { people: 2, inputs: 4, pictures: 16, pairs: 24, chosen: 24 },
+    morph: { people: 1, inputs: 1, pictures: 4, pairs: 6, chosen: 0 },
+    heldout: { people: 1, inputs: 2, pictures: 8, pairs: 12, chosen: 12 },
+  });
+  const { value: labels } = await readLabels(join(out, 'labels.jsonl'));
+  for (const { person, split, source } of labels) {
+    assert.is(split, person === 'sample3_0' ? 'heldout' : 'train');
+    assert.is(source, person.includes('+') ? 'svm' : 'people');
+  }
+  assert.equal(
+    report.targets.map(({ found }) => found.count),
+    [12, 12, 3, 3],
+  );
+  // The rule's own gaps order the quarters, so the rule itself would always be right, and the restorers' order mostly is.
+  assert.is(report.byGap.length, 3);
+  assert.ok(report.restorers.find(({ name }) => name === 'face-256')!.distance < report.restorers.at(-1)!.distance);
+  const page = await readFile(join(out, 'report.html'), 'utf8');
+  for (const [, source] of page.matchAll(/<img src="([^"]+)"/g)) await stat(join(out, decodeURIComponent(source)));
+  assert.is([...page.matchAll(/<figure>/g)].length, 2 * 5);
+  assert.match(page, /No person chose anything here/);
+});
+
+test('a folder whose model was trained on other pairs is refused', async () => {
+  assert.is(await codeOf(() => demoFrm({ ...tiny, perFace: 3 })), 'ERR_CHECKPOINT');
+});
+
+test.run();
