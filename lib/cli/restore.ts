@@ -60,6 +60,11 @@ export const restoreCommand: CommandModule<object, Args> = {
         describe: 'a JSON file of the configurations of networks that are not of the published size',
         type: 'string',
       },
+      memory: {
+        requiresArg: true,
+        describe: 'gigabytes that a model keeps to besides its weights, by tiles [half of what is free]',
+        type: 'number',
+      },
       prompt: { requiresArg: true, describe: 'what the pictures show [nothing]', type: 'string', conflicts: 'prompts' },
       prompts: {
         requiresArg: true,

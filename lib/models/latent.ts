@@ -6,7 +6,7 @@ import { type CLIPConfig, TextTransformer, vitH14 } from './clip.ts';
 import type { ControlNetConfig } from './controlnet.ts';
 import type { SwinIRConfig } from './swinir.ts';
 import { UNet, type UNetConfig } from './unet.ts';
-import { AutoencoderKL, posterior, type VaeConfig } from './vae.ts';
+import { AutoencoderKL, decodingPieces, encodingPieces, type Piece, posterior, type VaeConfig } from './vae.ts';
 
 export interface LatentConfig {
   readonly unet: UNetConfig;
@@ -99,8 +99,25 @@ export class LatentDiffusion extends Module {
    * @returns mean and standard deviation, each [N, H / factor, W / factor, channels]
    */
   encode(image: Tensor, options: ForwardOptions = {}): { mean: Tensor; std: Tensor } {
-    const { mean, std } = posterior(this.vae.encode(affine(image, 2, -1), options));
+    return this.distribution(this.vae.encode(affine(image, 2, -1), options));
+  }
+
+  /** What {@link encode} gives, out of the autoencoder's own moments. */
+  distribution(moments: Tensor): { mean: Tensor; std: Tensor } {
+    const { mean, std } = posterior(moments);
     return { mean: affine(mean, this.#scale), std: affine(std, this.#scale) };
+  }
+
+  /** What {@link encode} runs from an image to the moments, in order. */
+  encoding(): Piece[] {
+    return [{ forward: (image) => affine(image, 2, -1), reach: 0, scale: 1 }, ...encodingPieces(this.vae)];
+  }
+
+  /** What {@link decode} runs, in order. */
+  decoding(): Piece[] {
+    const scaled: Piece = { forward: (z) => affine(z, 1 / this.#scale), reach: 0, scale: 1 };
+    const toUnit: Piece = { forward: (image) => affine(image, 0.5, 0.5), reach: 0, scale: 1 };
+    return [scaled, ...decodingPieces(this.vae), toUnit];
   }
 
   /**

@@ -9,7 +9,7 @@ export interface Statistics {
   readonly variance: Tensor;
 }
 
-/** Thrown through a trace that has come to a norm whose statistics are not known yet. */
+/** Thrown through a trace that has asked for statistics that are not known yet. */
 class Wanted {
   readonly measured: Statistics;
 
@@ -28,9 +28,9 @@ interface Given {
 const given: Given[] = [];
 
 /**
- * Traces `fn`, which sees a part of an image only, with the statistics of whole images for its group norms, in the order in which
- * it comes to them. At the first norm beyond those it ends with the statistics of that norm's input in this part,
- * or rather in what `inside` cuts out of it.
+ * Traces `fn`, which sees a part of an image only, with the statistics of whole images wherever it asks for them, as group norms do,
+ * in the order in which it does. At the first time beyond those it ends with the statistics of this part, or rather of what
+ * `inside` cuts out of it.
  */
 export function withStatistics(
   statistics: readonly Statistics[],
@@ -48,6 +48,26 @@ export function withStatistics(
   }
 }
 
+/** Within {@link withStatistics} the next of its statistics, for x [N, ..., C]; undefined outside of it. */
+function nextGiven(x: Tensor, groups: number): Statistics | undefined {
+  const current = given.at(-1);
+  if (!current) return undefined;
+  const known = current.statistics[current.used++];
+  if (!known) throw new Wanted(measure(current.inside(x), groups));
+  return known;
+}
+
+/** The statistics of images x [N, ..., C] of float32: of whole images, also within {@link withStatistics}. */
+export const statisticsOfImages = (x: Tensor, groups: number): Statistics => nextGiven(x, groups) ?? measure(x, groups);
+
+/** Numbers of the groups of channels [N, groups], to go with x [N, ..., C]: [N, 1, ..., C]. */
+export function beside(perGroup: Tensor, x: Tensor): Tensor {
+  const [n, groups] = perGroup.shape;
+  const c = x.shape.at(-1)!;
+  const repeated = broadcastTo(reshape(perGroup, [n, groups, 1]), [n, groups, c / groups]);
+  return reshape(repeated, [n, ...Array(x.rank - 2).fill(1), c]);
+}
+
 /** Within {@link withStatistics}, the group norm of x [N, ..., C] by the next of its statistics; undefined outside of it. */
 export function givenGroupNorm(
   x: Tensor,
@@ -55,18 +75,11 @@ export function givenGroupNorm(
   beta: Tensor,
   { groups, eps }: { groups: number; eps: number },
 ): Tensor | undefined {
-  const current = given.at(-1);
-  if (!current) return undefined;
   const wide = cast(x, gamma.dtype);
-  const known = current.statistics[current.used++];
-  if (!known) throw new Wanted(measure(current.inside(wide), groups));
-  const [n, c] = [x.shape[0], x.shape.at(-1)!];
-  const channels = (perGroup: Tensor): Tensor => {
-    const repeated = broadcastTo(reshape(perGroup, [n, groups, 1]), [n, groups, c / groups]);
-    return reshape(repeated, [n, ...Array(x.rank - 2).fill(1), c]);
-  };
-  const deviation = channels(rsqrt(add(known.variance, eps)));
-  const normalised = mul(sub(wide, channels(known.mean)), deviation);
+  const known = nextGiven(wide, groups);
+  if (!known) return undefined;
+  const deviation = beside(rsqrt(add(known.variance, eps)), x);
+  const normalised = mul(sub(wide, beside(known.mean, x)), deviation);
   return cast(add(mul(normalised, gamma), beta), x.dtype);
 }
 

@@ -1,7 +1,7 @@
-import { add, affine, div, mul, sqrt, square, sub } from '../graph/ops/elementwise.ts';
+import { add, affine, div, mul, sqrt, sub } from '../graph/ops/elementwise.ts';
 import { pad, slice } from '../graph/ops/layout.ts';
-import { mean } from '../graph/ops/reduce.ts';
 import type { Tensor } from '../graph/tensor.ts';
+import { beside, statisticsOfImages } from '../nn/statistics.ts';
 
 /** Weights 1/4, 1/2, 1/4 at distance `radius` along an axis, the border repeated. */
 function blurAlong(x: Tensor, axis: number, radius: number): Tensor {
@@ -29,18 +29,20 @@ export function waveletLow(x: Tensor, levels = 5): Tensor {
 export const waveletColorFix = (content: Tensor, style: Tensor): Tensor =>
   add(content, waveletLow(sub(style, content)));
 
+/** Pixels around one that {@link waveletColorFix} looks at. */
+export const waveletReach = 2 ** 5 - 1;
+
 /**
  * `content` with the mean and the deviation of `style` in each image and channel, both [N, H, W, C] with 2 pixels or more
  * (adaptive instance normalisation, as OSEDiff's colour fix): deviations are square roots of the unbiased variance plus 1e-5. Not clamped.
+ *
+ * @param pixels of a whole image, where these are parts of some
  */
-export function adainColorFix(content: Tensor, style: Tensor): Tensor {
-  const statistics = (x: Tensor): { centred: Tensor; middle: Tensor; deviation: Tensor } => {
-    const middle = mean(x, [1, 2], true);
-    const centred = sub(x, middle);
-    const [, h, w] = x.shape;
-    const variance = affine(mean(square(centred), [1, 2], true), (h * w) / (h * w - 1), 1e-5);
-    return { centred, middle, deviation: sqrt(variance) };
+export function adainColorFix(content: Tensor, style: Tensor, pixels = content.shape[1] * content.shape[2]): Tensor {
+  const statistics = (x: Tensor): { centre: Tensor; deviation: Tensor } => {
+    const { mean, variance } = statisticsOfImages(x, x.shape[3]);
+    return { centre: beside(mean, x), deviation: beside(sqrt(affine(variance, pixels / (pixels - 1), 1e-5)), x) };
   };
   const [from, to] = [statistics(content), statistics(style)];
-  return add(mul(from.centred, div(to.deviation, from.deviation)), to.middle);
+  return add(mul(sub(content, from.centre), div(to.deviation, from.deviation)), to.centre);
 }

@@ -9,10 +9,11 @@ import { SwinIR } from '../models/swinir.ts';
 import type { RunOptions } from '../runtime/index.ts';
 import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
-import { waveletColorFix } from './color_fix.ts';
+import { waveletColorFix, waveletReach } from './color_fix.ts';
 import type { ImageOptions, Setting, Settings } from './image_model.ts';
 import { type Batch, LatentModel, type LatentModelOptions, padToMultiple, unitOf } from './latent.ts';
 import { type LatentFiles, loadLatent } from './latent_files.ts';
+import type { ImageShape } from './plane.ts';
 
 /** What tells the versions of DiffBIR apart, besides their weights. */
 export interface DiffBIRVersion {
@@ -100,49 +101,46 @@ export class DiffBIRModel extends LatentModel {
     const steps = this.#steps(options);
     const total = steps.length + 3;
     let done = 0;
+    const onProgress = (fraction: number): void => options.onProgress?.((done + fraction) / total);
+    const running = { signal, onProgress };
     const advance = (): void => options.onProgress?.(++done / total);
 
     const shape = this.latentShape(batch);
-    const clean = await this.#clean(batch, { signal });
+    const clean = await this.#clean(batch, running);
     advance();
-    const hint = await this.#hint(clean, batch, { signal });
+    const { mean: hint } = await this.encode(clean, batch, 'zero', running);
     const context = await this.prompts.features(batch.prompts, { signal });
     const opposite = batch.prompts.map(() => options.negativePrompt ?? defaults.negativePrompt);
     const negative = guidance === 1 ? undefined : await this.prompts.features(opposite, { signal });
     advance();
 
     const noise = await this.noise(shape, seed, 0);
+    const conditions = { hint, context, negative };
     const latents = await this.sample(shape, seed, {
       steps,
       start: start === 'noise' ? noise : await this.#underNoise(hint, noise, shape, { signal }),
-      predict: (x, step) => this.#predict({ x, hint, context, negative }, shape, step, { ...options, guidance }),
+      predict: (x, step) => this.#predict(x, conditions, shape, step, { ...options, guidance, onProgress }),
       // Restoration guidance: the gradient of the mean square of the distance between the two, times a scale.
       correct: fidelity
         ? (estimate) => this.mixed(estimate, hint, [1 - fidelity, fidelity], shape, { signal })
         : undefined,
       onStep: advance,
     });
-    const pixels = await this.finish(latents, batch, { style: clean, mend: waveletColorFix }, { signal });
+    const mending = { style: clean, mend: waveletColorFix, reach: waveletReach };
+    const pixels = await this.finish(latents, batch, mending, running);
     advance();
     return pixels;
   }
 
   /** The first stage: images [N, H, W, 3], about [0, 1], without damage and without detail. */
-  async #clean({ shape, bytes }: Batch, options: RunOptions): Promise<Float32Array> {
-    const trace = () => {
-      const padded = padToMultiple(unitOf(input('bytes', shape, 'u8')), this.#stage1.multiple, 'zero');
-      return { clean: slice(this.#stage1.forward(padded), [0, 0, 0, 0], shape) };
+  #clean({ shape, bytes }: Batch, options: RunOptions): Promise<Float32Array> {
+    const { multiple } = this.#stage1;
+    const trace = (seen: ImageShape) => {
+      const padded = padToMultiple(unitOf(input('bytes', seen, 'u8')), multiple, 'zero');
+      return { y: slice(this.#stage1.forward(padded), [0, 0, 0, 0], seen) };
     };
-    const { clean } = await this.stages.run(`stage1 ${shape.join('x')}`, trace, { bytes }, options);
-    return clean as Float32Array;
-  }
-
-  /** The latents of the first stage's images, which steer the second. */
-  async #hint(clean: Float32Array, { shape }: Batch, options: RunOptions): Promise<Float32Array> {
-    const trace = () => ({
-      hint: this.#model.encode(padToMultiple(input('clean', shape), this.multiple, 'zero')).mean,
-    });
-    return (await this.stages.run(`encode ${shape.join('x')}`, trace, { clean }, options)).hint as Float32Array;
+    const view = { window: this.size, stride: this.size / 2, multiple };
+    return this.through('stage1', shape, view, trace, { bytes }, {}, options);
   }
 
   /** The condition as it looks at the noisy end of the schedule. */
@@ -152,34 +150,34 @@ export class DiffBIRModel extends LatentModel {
   }
 
   /** What the network predicts, with guidance where there is a negative prompt. */
-  async #predict(
-    { negative, ...feeds }: { x: Float32Array; hint: Float32Array; context: Float32Array; negative?: Float32Array },
-    shape: Shape,
+  #predict(
+    x: Float32Array,
+    { hint, context, negative }: { hint: Float32Array; context: Float32Array; negative?: Float32Array },
+    shape: ImageShape,
     { timestep }: Step,
-    {
-      guidance,
-      rescale = this.#version.defaults.rescale,
-      strength = 1,
-      signal,
-    }: Settings & RunOptions & { guidance: number },
+    { guidance, rescale = this.#version.defaults.rescale, strength = 1, signal, onProgress }: Predicting,
   ): Promise<Float32Array> {
-    const trace = () => {
-      const [x, hint] = [input('x', shape), input('hint', shape)];
-      const timesteps = broadcastTo(input('timestep', [1]), [shape[0]]);
+    const trace = (seen: ImageShape) => {
+      const [state, condition] = [input('x', seen), input('hint', seen)];
+      const timesteps = broadcastTo(input('timestep', [1]), [seen[0]]);
       const predict = (name: string): Tensor => {
-        const context = input(name, [shape[0], ...this.#model.textShape]);
-        return this.#model.predict(x, timesteps, { context, hint }, { strength });
+        const text = input(name, [seen[0], ...this.#model.textShape]);
+        return this.#model.predict(state, timesteps, { context: text, hint: condition }, { strength });
       };
       const y = predict('context');
       return { y: negative ? guided(y, predict('negative'), input('scale', [1])) : y };
     };
     const scale = rescale ? rescaledGuidance(guidance, timestep) : guidance;
-    const key = `predict ${shape.join('x')} ${strength}${negative ? ' guided' : ''}`;
-    const all = {
-      ...feeds,
+    const others = {
+      context,
       timestep: Float32Array.of(timestep),
       ...(negative && { negative, scale: Float32Array.of(scale) }),
     };
-    return (await this.stages.run(key, trace, all, { signal })).y as Float32Array;
+    const key = `predict ${strength}${negative ? ' guided' : ''}`;
+    const window = this.size / this.#model.factor;
+    const view = { window, stride: window / 2, multiple: this.#model.unet.multiple, most: 4 * window ** 2 };
+    return this.through(key, shape, view, trace, { x, hint }, others, { signal, onProgress });
   }
 }
+
+type Predicting = Settings & RunOptions & { readonly guidance: number };

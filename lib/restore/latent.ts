@@ -1,22 +1,26 @@
 import { weightedSum } from '../diffusion/denoise.ts';
 import { NoiseSource, Sampling, type SamplingOptions } from '../diffusion/sampling.ts';
 import { ReflError } from '../errors.ts';
+import type { TypedArray } from '../graph/dtype.ts';
 import { affine, cast, clamp } from '../graph/ops/elementwise.ts';
 import { type PadMode, pad, slice } from '../graph/ops/layout.ts';
 import { allFinite } from '../graph/ops/optim.ts';
 import { input, type Shape, type Tensor } from '../graph/tensor.ts';
 import type { Rgb } from '../image/picture.ts';
 import type { LatentDiffusion } from '../models/latent.ts';
-import type { RunOptions } from '../runtime/index.ts';
+import type { RunOptions, Values } from '../runtime/index.ts';
 import type { ClipTokenizer } from '../text/tokenizer.ts';
 import { checkSettings, type ImageModel, type ImageOptions, type Setting, type Settings } from './image_model.ts';
+import { overlapped } from './overlap.ts';
+import { runPaired, runPieces } from './pieces.ts';
+import { type ImageShape, part, planeOf, type Region, readRegion, takeAll, writeRegion } from './plane.ts';
 import { Prompts } from './prompts.ts';
 import type { Stages } from './stages.ts';
 
 /** Images of one size that go through a model together. */
 export interface Batch {
   /** [N, H, W, 3] in [0, 1]. */
-  readonly shape: readonly [number, number, number, number];
+  readonly shape: ImageShape;
   readonly bytes: Uint8Array;
   readonly prompts: readonly string[];
 }
@@ -26,6 +30,19 @@ interface Mending {
   /** Images whose colours are right, [N, H, W, 3]. */
   readonly style: Float32Array;
   readonly mend: (restored: Tensor, style: Tensor) => Tensor;
+  /** Pixels around one that it looks at, besides statistics of whole images. */
+  readonly reach: number;
+}
+
+/** How a network looks at an image that is larger than what it was trained on. */
+export interface View {
+  /** Positions a side of a window, and from one to the next. */
+  readonly window: number;
+  readonly stride: number;
+  /** Of which windows are multiples. */
+  readonly multiple: number;
+  /** Positions up to which it sees all at once. */
+  readonly most?: number;
 }
 
 export interface LatentModelOptions {
@@ -100,7 +117,7 @@ export abstract class LatentModel implements ImageModel {
   }
 
   /** The shape of the latents of a batch, padded. */
-  protected latentShape({ shape: [n, h, w] }: Batch): [number, number, number, number] {
+  protected latentShape({ shape: [n, h, w] }: Batch): ImageShape {
     const side = (size: number): number => (Math.ceil(size / this.multiple) * this.multiple) / this.#model.factor;
     return [n, side(h), side(w), this.#model.channels];
   }
@@ -144,6 +161,68 @@ export abstract class LatentModel implements ImageModel {
     return (await this.stages.run(`mix ${shape.join('x')}`, trace, feeds, options)).y as Float32Array;
   }
 
+  /** What the encoder makes of images [N, H, W, 3] in [0, 1], continued to sides that the model takes: in tiles if need be. */
+  protected async encode(
+    image: Float32Array,
+    { shape }: Batch,
+    mode: PadMode,
+    options: RunOptions,
+  ): Promise<{ mean: Float32Array; std: Float32Array }> {
+    const padded = () => padToMultiple(input('image', shape), this.multiple, mode);
+    const trace = () => ({ ...this.#model.encode(padded()) });
+    const key = `encode ${shape.join('x')}`;
+    if (this.stages.fits(key, trace)) return latentsOf(await this.stages.run(key, trace, { image }, options));
+    const { y } = await this.stages.run(`pad ${shape.join('x')}`, () => ({ y: padded() }), { image }, options);
+    const [n, h, w, c] = padded().shape;
+    const plane = planeOf(y as Float32Array, [n, h, w, c]);
+    const moments = await runPieces(this.stages, 'encode', this.#model.encoding(), plane, options);
+    const values = await takeAll(moments);
+    const split = () => ({ ...this.#model.distribution(input('moments', moments.shape)) });
+    return latentsOf(
+      await this.stages.run(
+        `moments ${moments.shape.join('x')}`,
+        split,
+        { moments: values },
+        { signal: options.signal },
+      ),
+    );
+  }
+
+  /**
+   * What a network makes of images of `shape`, [N, H, W, C] like them: at once, or through windows where there are more positions
+   * than it should see, or the plan for all is beyond the budget.
+   *
+   * @param trace its outputs, of which `y` counts, for a shape
+   * @param images what it reads of that shape, by the names of the feeds; `others` are its other feeds
+   */
+  protected async through(
+    key: string,
+    shape: ImageShape,
+    { window, stride, multiple, most = Infinity }: View,
+    trace: (shape: ImageShape) => Record<string, Tensor>,
+    images: Readonly<Record<string, Float32Array | Uint8Array>>,
+    others: Values,
+    options: RunOptions,
+  ): Promise<Float32Array> {
+    const [n, h, w, c] = shape;
+    const size = Math.floor(Math.min(window, h, w) / multiple) * multiple;
+    const whole = `${key} ${shape.join('x')}`;
+    const all = (): Record<string, Tensor> => trace(shape);
+    if (!size || (size === h && size === w) || (h * w <= most && this.stages.fits(whole, all))) {
+      return (await this.stages.run(whole, all, { ...images, ...others }, options)).y as Float32Array;
+    }
+    const tile = [n, size, size, c] as const;
+    const each = async (region: Region): Promise<Float32Array> => {
+      const seen = Object.entries(images).map(([name, values]) => [name, readRegion(values, shape, region)]);
+      const feeds = { ...Object.fromEntries(seen), ...others };
+      const { signal } = options;
+      return (await this.stages.run(`${key} ${tile.join('x')}`, () => trace(tile), feeds, { signal }))
+        .y as Float32Array;
+    };
+    const windows = { size, stride: Math.ceil((size * stride) / window) };
+    return takeAll(await overlapped(this.stages, shape, { windows, each, ...options }));
+  }
+
   /** The images that latents decode to, as bytes of the batch's shape, with their colours mended where that is wanted. */
   protected async finish(
     latents: Float32Array,
@@ -152,19 +231,54 @@ export abstract class LatentModel implements ImageModel {
     options: RunOptions,
   ): Promise<Uint8Array> {
     const { shape } = batch;
+    const latentShape = this.latentShape(batch);
     const trace = () => {
-      const whole = this.#model.decode(input('latents', this.latentShape(batch)));
+      const whole = this.#model.decode(input('latents', latentShape));
       const plain = slice(whole, [0, 0, 0, 0], shape);
       const y = mending ? mending.mend(plain, input('style', shape)) : plain;
       return { image: bytesOf(y), finite: allFinite([y]) };
     };
+    const key = `finish ${shape.join('x')}`;
+    if (!this.stages.fits(key, trace)) return this.#finishInTiles(latents, batch, mending, options);
     const feeds = { latents, ...(mending && { style: mending.style }) };
-    const { image, finite } = await this.stages.run(`finish ${shape.join('x')}`, trace, feeds, options);
-    if (!finite[0]) {
-      const why = 'the model computed values that are not finite: its weights are unusable';
-      throw new ReflError('ERR_WEIGHTS', `${this.#name}: ${why}`);
-    }
+    const { image, finite } = await this.stages.run(key, trace, feeds, options);
+    if (!finite[0]) throw this.#notFinite();
     return image as Uint8Array;
+  }
+
+  async #finishInTiles(
+    latents: Float32Array,
+    batch: Batch,
+    mending: Mending | undefined,
+    options: RunOptions,
+  ): Promise<Uint8Array> {
+    const { shape } = batch;
+    const decoded = await runPieces(
+      this.stages,
+      'decode',
+      this.#model.decoding(),
+      planeOf(latents, this.latentShape(batch)),
+      options,
+    );
+    const pixels = new Uint8Array(shape.reduce((a, b) => a * b, 1));
+    try {
+      const restored = part(decoded, shape);
+      const planes = mending ? [restored, planeOf(mending.style, shape)] : [restored];
+      const piece = { forward: mending?.mend ?? ((x: Tensor) => x), reach: mending?.reach ?? 0, scale: 1 };
+      const write = (tile: Region, values: TypedArray): void => writeRegion(pixels, shape, tile, values as Uint8Array);
+      const finite = await runPaired(this.stages, 'mend', piece, planes, bytesOf, write, {
+        signal: options.signal,
+      });
+      if (!finite) throw this.#notFinite();
+      return pixels;
+    } finally {
+      await decoded.dispose();
+    }
+  }
+
+  #notFinite(): ReflError {
+    const why = 'the model computed values that are not finite: its weights are unusable';
+    return new ReflError('ERR_WEIGHTS', `${this.#name}: ${why}`);
   }
 
   dispose(): void {
@@ -183,6 +297,9 @@ export abstract class LatentModel implements ImageModel {
 
 /** Images as bytes: cut off and not rounded, as the published code of DiffBIR and OSEDiff does it. */
 const bytesOf = (image: Tensor): Tensor => cast(affine(clamp(image, 0, 1), 255), 'u8');
+
+const latentsOf = (values: Values): { mean: Float32Array; std: Float32Array } =>
+  values as { mean: Float32Array; std: Float32Array };
 
 /** Bytes as numbers from 0 to 1. */
 export const unitOf = (bytes: Tensor): Tensor => affine(cast(bytes, 'f32'), 1 / 255);

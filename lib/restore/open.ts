@@ -18,7 +18,7 @@ import { CropModel } from './model.ts';
 import { OSEDiffModel } from './osediff.ts';
 import { Stages } from './stages.ts';
 
-/** Where the files of a model lie that its user brings. */
+/** What opens a model that its user brings. */
 export interface ModelSource {
   /** The folder that holds the official files of the model. */
   readonly weights?: string;
@@ -26,6 +26,8 @@ export interface ModelSource {
   readonly tokenizer?: string;
   /** A JSON file of the networks' configurations, as {@link Networks}, where they are not of the published size. */
   readonly networks?: string;
+  /** Gigabytes (10^9 bytes) that its programs keep to besides weights: half of what is free when left out. Less makes smaller tiles. */
+  readonly memory?: number;
 }
 
 /** Networks of another size than the published ones, in the words of their official configurations. */
@@ -82,18 +84,21 @@ export const broughtModels: readonly string[] = Object.keys(brought);
 export async function openImageModel(device: Device, name: string, source: ModelSource = {}): Promise<ImageModel> {
   if (!Object.hasOwn(brought, name)) {
     const useless = Object.entries(source).find(([, value]) => value !== undefined);
-    if (useless) throw new ReflError('ERR_OPTION', `${name} has no use for ${useless[0]}: its file holds all of it`);
+    if (useless) throw new ReflError('ERR_OPTION', `${name} has no use for ${useless[0]}`);
     return CropModel.load(device, name);
   }
   if (source.weights === undefined) {
     const how = `name the folder with its files as weights (refl-native models ${name} lists them)`;
     throw new ReflError('ERR_OPTION', `${name} does not come with this package: ${how}`);
   }
+  if (source.memory !== undefined && !(source.memory >= 0)) {
+    throw new ReflError('ERR_OPTION', `memory must be a number of gigabytes, got ${source.memory}`);
+  }
   const paths = await findModelFiles(name, source.weights, ['tokenizer']);
   const words = source.tokenizer ?? paths.get('tokenizer');
   const tokenizer = words === undefined ? undefined : await ClipTokenizer.load(words);
   const config = source.networks === undefined ? published : await readNetworks(source.networks);
-  const stages = new Stages(device);
+  const stages = new Stages(device, source.memory === undefined ? undefined : source.memory * 1e9);
   try {
     return await brought[name]({ name, size: config.size, stages, tokenizer }, paths, config);
   } catch (error) {

@@ -1,5 +1,7 @@
+import type { TypedArray } from '../graph/dtype.ts';
 import { slice } from '../graph/ops/layout.ts';
-import { input, type Tensor } from '../graph/tensor.ts';
+import { allFinite } from '../graph/ops/optim.ts';
+import { input, type Shape, type Tensor } from '../graph/tensor.ts';
 import type { Piece } from '../models/vae.ts';
 import { type Statistics, withStatistics } from '../nn/statistics.ts';
 import type { RunOptions, Values } from '../runtime/index.ts';
@@ -15,6 +17,11 @@ interface Measured {
   readonly variance: Float32Array;
 }
 
+/** A piece that may look at a second image of the same size too. */
+export interface PairedPiece extends Omit<Piece, 'forward'> {
+  forward(x: Tensor, other: Tensor): Tensor;
+}
+
 export interface PiecesOptions extends RunOptions {
   /** Bytes of a tile's input; about 16 MB when left out. */
   readonly bytes?: number;
@@ -25,7 +32,7 @@ export interface PiecesOptions extends RunOptions {
  * adds to. What a whole program computes comes out, up to rounding: a tile sees as many positions around it as the piece
  * reads, and norms take the statistics of whole images, which a pass over all tiles of its own collects.
  *
- * The plane `image` is disposed of as soon as it has been read. Progress counts tiles of the finest resolution.
+ * The plane `image` is disposed of as soon as it has been read. Progress counts pieces and their tiles.
  */
 export async function runPieces(
   stages: Stages,
@@ -37,10 +44,10 @@ export async function runPieces(
   let plane = image;
   try {
     for (const [i, piece] of pieces.entries()) {
-      const next = await runPiece(stages, `${key} ${i}`, piece, plane, options);
+      const onProgress = (fraction: number): void => options.onProgress?.((i + fraction) / pieces.length);
+      const next = await runPiece(stages, `${key} ${i}`, piece, plane, { ...options, onProgress });
       await plane.dispose();
       plane = next;
-      options.onProgress?.((i + 1) / pieces.length);
     }
     return plane;
   } catch (error) {
@@ -54,40 +61,81 @@ async function runPiece(
   key: string,
   piece: Piece,
   plane: Plane,
-  { signal, bytes = tileBytes }: PiecesOptions,
+  options: PiecesOptions,
 ): Promise<Plane> {
-  const [n, height, width, channels] = plane.shape;
-  const side = Number.isFinite(piece.reach)
-    ? Math.max(8, Math.floor(Math.sqrt(bytes / 4 / n / channels) / 8) * 8)
-    : Infinity;
-  const known: Measured[] = [];
+  const [n, height, width] = plane.shape;
   let output: Plane | undefined;
   try {
-    for (;;) {
-      const found: { measured: Measured; positions: number }[] = [];
-      for (const tile of tilesOf(height * piece.scale, width * piece.scale, side)) {
-        const region = regionFor(tile, piece, plane.shape);
-        const values = await run(
-          stages,
-          key,
-          piece,
-          { region, tile, n, channels },
-          await plane.read(region),
-          known,
-          signal,
-        );
-        if (values.y) {
-          const depth = values.y.length / (n * tile.height * tile.width);
-          output ??= await makePlane([n, height * piece.scale, width * piece.scale, depth]);
-          await output.write(tile, values.y as Float32Array);
-        } else found.push({ measured: values as unknown as Measured, positions: tile.height * tile.width });
-      }
-      if (output) return output;
-      known.push(together(found));
-    }
+    await eachTile(stages, key, piece, [plane], options, async (tile, { y }) => {
+      const depth = y.length / (n * tile.height * tile.width);
+      output ??= await makePlane([n, height * piece.scale, width * piece.scale, depth]);
+      await output.write(tile, y as Float32Array);
+    });
+    return output!;
   } catch (error) {
     await output?.dispose();
     throw error;
+  }
+}
+
+/**
+ * Runs a piece that looks at one image or two of one size, and whose result `convert` turns into what `write` is given, tile by tile.
+ * Resolves to whether all of the result was finite.
+ */
+export async function runPaired(
+  stages: Stages,
+  key: string,
+  piece: PairedPiece,
+  planes: readonly Plane[],
+  convert: (y: Tensor) => Tensor,
+  write: (tile: Region, values: TypedArray) => void,
+  options: PiecesOptions = {},
+): Promise<boolean> {
+  let finite = true;
+  await eachTile(
+    stages,
+    key,
+    piece,
+    planes,
+    options,
+    async (tile, values) => {
+      finite &&= values.finite[0] > 0;
+      write(tile, values.y);
+    },
+    convert,
+  );
+  return finite;
+}
+
+/** Computes all tiles of a piece's output, after as many passes for statistics as it asks for. */
+async function eachTile(
+  stages: Stages,
+  key: string,
+  piece: PairedPiece,
+  planes: readonly Plane[],
+  { signal, bytes = tileBytes, onProgress }: PiecesOptions,
+  use: (tile: Region, values: Values) => Promise<void>,
+  convert?: (y: Tensor) => Tensor,
+): Promise<void> {
+  const [n, height, width, channels] = planes[0].shape;
+  const largest = Math.floor(Math.sqrt(bytes / 4 / n / channels) / 8) * 8;
+  const side = Number.isFinite(piece.reach) ? Math.max(8, largest) : Infinity;
+  const tiles = tilesOf(height * piece.scale, width * piece.scale, side);
+  const known: Measured[] = [];
+  for (let done = false; !done; ) {
+    const found: { measured: Measured; positions: number }[] = [];
+    for (const [i, tile] of tiles.entries()) {
+      const region = regionFor(tile, piece, planes[0].shape);
+      const parts: Float32Array[] = [];
+      for (const plane of planes) parts.push(await plane.read(region));
+      const place = { region, tile, shape: [n, region.height, region.width, channels] };
+      const values = await run(stages, key, { piece, convert }, place, parts, known, signal);
+      done = !!values.y;
+      if (done) await use(tile, values);
+      else found.push({ measured: values as unknown as Measured, positions: tile.height * tile.width });
+      if (done) onProgress?.((i + 1) / tiles.length);
+    }
+    if (!done) known.push(together(found));
   }
 }
 
@@ -103,7 +151,7 @@ function tilesOf(height: number, width: number, side: number): Region[] {
 }
 
 /** What a piece must see to compute a tile of its output. */
-function regionFor(tile: Region, { reach, scale }: Piece, [, height, width]: ImageShape): Region {
+function regionFor(tile: Region, { reach, scale }: PairedPiece, [, height, width]: ImageShape): Region {
   const grid = Math.max(1, 1 / scale);
   const span = (start: number, size: number, length: number): [number, number] => {
     // A piece that shrinks its input must begin where its own grid does.
@@ -119,38 +167,49 @@ function regionFor(tile: Region, { reach, scale }: Piece, [, height, width]: Ima
 interface Place {
   readonly region: Region;
   readonly tile: Region;
-  readonly n: number;
-  readonly channels: number;
+  /** Of what is read. */
+  readonly shape: Shape;
 }
 
 /** Computes a tile, or the statistics that the piece asks for next. */
 function run(
   stages: Stages,
   key: string,
-  piece: Piece,
-  { region, tile, n, channels }: Place,
-  x: Float32Array,
+  { piece, convert }: { piece: PairedPiece; convert?: (y: Tensor) => Tensor },
+  { region, tile, shape }: Place,
+  parts: readonly Float32Array[],
   known: readonly Measured[],
   signal?: AbortSignal,
 ): Promise<Values> {
   const { scale } = piece;
+  const [n] = shape;
   const start = [0, tile.top - region.top * scale, tile.left - region.left * scale, 0];
   const inside = (y: Tensor): Tensor => slice(y, start, [n, tile.height, tile.width, y.shape[3]]);
   const trace = (): Record<string, Tensor> => {
     const statistics = known.map(({ mean }, i): Statistics => {
-      const shape = [n, mean.length / n];
-      return { mean: input(`mean ${i}`, shape), variance: input(`variance ${i}`, shape) };
+      const each = [n, mean.length / n];
+      return { mean: input(`mean ${i}`, each), variance: input(`variance ${i}`, each) };
     });
-    const seen = input('x', [n, region.height, region.width, channels]);
-    const result = withStatistics(statistics, inside, () => piece.forward(seen));
-    return 'output' in result ? { y: inside(result.output) } : { ...result.measured };
+    const [x, other] = parts.map((_, i) => input(`x ${i}`, shape));
+    const result = withStatistics(statistics, inside, () => piece.forward(x, other));
+    // A program takes no feed that nothing reads, and not every pass needs all that is known.
+    const feeds = [x, other, ...statistics.flatMap(({ mean, variance }) => [mean, variance])].filter((t) => t);
+    const corners = Object.fromEntries(
+      feeds.map((t, i) => [`corner ${i}`, slice(t, Array(t.rank).fill(0), Array(t.rank).fill(1))]),
+    );
+    if ('measured' in result) return { ...result.measured, ...corners };
+    const y = inside(result.output);
+    return convert ? { y: convert(y), finite: allFinite([y]), ...corners } : { y, ...corners };
   };
-  const feeds: Record<string, Float32Array> = { x };
+  const feeds: Record<string, Float32Array> = {};
+  parts.forEach((part, i) => {
+    feeds[`x ${i}`] = part;
+  });
   known.forEach(({ mean, variance }, i) => {
     feeds[`mean ${i}`] = mean;
     feeds[`variance ${i}`] = variance;
   });
-  const where = [region.height, region.width, start[1], start[2], tile.height, tile.width, n].join(' ');
+  const where = [...shape, start[1], start[2], tile.height, tile.width].join(' ');
   return stages.run(`${key} ${known.length} ${where}`, trace, feeds, { signal });
 }
 

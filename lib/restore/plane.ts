@@ -42,24 +42,46 @@ function* rowsOf([n, h, w, c]: ImageShape, { top, left, height, width }: Region)
   }
 }
 
-/** A plane of values that are in memory already; they are not copied. */
-export function planeOf(values: Float32Array, shape: ImageShape): Plane {
-  const [n, , , c] = shape;
-  return {
-    shape,
-    async read(region) {
-      const part = new Float32Array(n * region.height * region.width * c);
-      const length = region.width * c;
-      for (const [from, to] of rowsOf(shape, region)) part.set(values.subarray(from, from + length), to);
-      return part;
-    },
-    async write(region, part) {
-      const length = region.width * c;
-      for (const [to, from] of rowsOf(shape, region)) values.set(part.subarray(from, from + length), to);
-    },
-    async dispose() {},
-  };
+/** Puts the values of a region [N, height, width, C] where they belong in an image. */
+export function writeRegion<T extends Float32Array | Uint8Array>(
+  image: T,
+  shape: ImageShape,
+  region: Region,
+  values: T,
+): void {
+  const length = region.width * shape[3];
+  for (const [to, from] of rowsOf(shape, region)) image.set(values.subarray(from, from + length), to);
 }
+
+/** The values of a region of an image, [N, height, width, C]. */
+export function readRegion<T extends Float32Array | Uint8Array>(image: T, shape: ImageShape, region: Region): T {
+  const [n, , , c] = shape;
+  const length = region.width * c;
+  const values = new (image.constructor as new (size: number) => T)(n * region.height * length);
+  for (const [from, to] of rowsOf(shape, region)) values.set(image.subarray(from, from + length), to);
+  return values;
+}
+
+/** All of a plane, which is disposed of. */
+export async function takeAll(plane: Plane): Promise<Float32Array> {
+  const [, height, width] = plane.shape;
+  try {
+    return await plane.read({ top: 0, left: 0, height, width });
+  } finally {
+    await plane.dispose();
+  }
+}
+
+/** The upper left part of a plane, of another shape; it lives as long as the plane does. */
+export const part = (plane: Plane, shape: ImageShape): Plane => ({ ...plane, shape });
+
+/** A plane of values that are in memory already; they are not copied. */
+export const planeOf = (values: Float32Array, shape: ImageShape): Plane => ({
+  shape,
+  read: async (region) => readRegion(values, shape, region),
+  write: async (region, part) => writeRegion(values, shape, region, part),
+  dispose: async () => {},
+});
 
 /** Rows that are read or written at once. */
 const abreast = 16;

@@ -92,6 +92,7 @@ export class Restorer {
     weights,
     tokenizer,
     networks,
+    memory,
     device = 'auto',
     threads,
     batch = 1,
@@ -104,7 +105,7 @@ export class Restorer {
     signal?.throwIfAborted();
     const opened = await openDevice(device, { threads });
     try {
-      const images = await openImageModel(opened, model, { weights, tokenizer, networks });
+      const images = await openImageModel(opened, model, { weights, tokenizer, networks, memory });
       signal?.throwIfAborted();
       return new Restorer(model, opened, images, batch);
     } catch (error) {

@@ -30,11 +30,11 @@ test.after(({ device }) => device.dispose());
 const folder = temporaryFolder();
 const paths = await writeDiffBIR((name) => join(folder, name));
 
-async function load(device: Device, version: DiffBIRVersion = diffbirVersions.v1): Promise<DiffBIRModel> {
+async function load(device: Device, version: DiffBIRVersion = diffbirVersions.v1, size = 16, memory?: number) {
   const files = Object.fromEntries(
     await Promise.all(Object.entries(paths).map(async ([name, path]) => [name, await openWeights(path)] as const)),
   );
-  const options = { name: 'tiny', size: 16, stages: new Stages(device) };
+  const options = { name: 'tiny', size, stages: new Stages(device, memory) };
   return DiffBIRModel.load(options, version, files as never, tinyDiffBIR);
 }
 
@@ -165,6 +165,22 @@ test('seeds, steps and strengths change the result; the same ones repeat it', as
     assert.ok(distance(first.data, changed.data) > 1, JSON.stringify(other));
   }
   model.dispose();
+});
+
+test('without memory for all of it an image is restored in tiles', async ({ device }) => {
+  const image = await rgb(64, 64);
+  const [whole, tiled] = [await load(device, diffbirVersions.v1, 64), await load(device, diffbirVersions.v1, 64, 0)];
+  const [expected] = await whole.restore([image], plain);
+  const [restored] = await tiled.restore([image], plain);
+  assert.ok(distance(restored.data, expected.data) <= 1, 'the autoencoder and the colour fix are exact in tiles');
+  const windows = await load(device, diffbirVersions.v1, 32, 0);
+  const wide = await rgb(90, 50);
+  const seen: number[] = [];
+  const [joined] = await windows.restore([wide], { ...plain, onProgress: (fraction) => seen.push(fraction) });
+  assert.equal([joined.width, joined.height, joined.data.length], [90, 50, 90 * 50 * 3]);
+  assert.ok(seen.length > 50 && Math.abs(seen.at(-1)! - 1) < 1e-9, `${seen.length} ${seen.at(-1)}`);
+  const [again] = await (await load(device, diffbirVersions.v1, 32, 0)).restore([wide], plain);
+  assert.ok(Buffer.from(joined.data).equals(again.data), 'and repeats itself');
 });
 
 test('progress rises to 1, and an abort rejects with its reason', async ({ device }) => {

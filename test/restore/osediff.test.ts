@@ -39,9 +39,9 @@ const adapters = async (): Promise<Adapters> => ({
   ranks: { unet: 2, vae: 2 },
 });
 
-const load = async (device: Device, fold: boolean, mendsColours = false): Promise<OSEDiffModel> =>
+const load = async (device: Device, fold: boolean, mendsColours = false, size = 16, memory?: number) =>
   OSEDiffModel.load(
-    { name: 'tiny', size: 16, stages: new Stages(device) },
+    { name: 'tiny', size, stages: new Stages(device, memory) },
     { config: tinyDiffBIR, fold, mendsColours },
     await files(),
     await adapters(),
@@ -95,6 +95,18 @@ for (const fold of [false, true]) {
     }
   });
 }
+
+test('without memory for all of it an image is restored in tiles, to the same pixels', async ({ device }) => {
+  const image = await rgb(96, 96);
+  for (const mends of [false, true]) {
+    const [whole, tiled] = [await load(device, false, mends, 64), await load(device, false, mends, 64, 0)];
+    const [expected] = await whole.restore([image], { batch: 1, seed: 5 });
+    const [restored] = await tiled.restore([image], { batch: 1, seed: 5 });
+    assert.ok(distance(restored.data, expected.data) <= 1, `${distance(restored.data, expected.data)}`);
+    whole.dispose();
+    tiled.dispose();
+  }
+});
 
 test('settings that one step has no use for are refused', async ({ device }) => {
   const model = await load(device, false);
