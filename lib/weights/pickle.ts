@@ -35,6 +35,11 @@ export interface PickleContext {
 /** Thrown when the bytes end before the pickle does. */
 export class PickleEnded extends ReflError {}
 
+/**
+ * Bytes of a pickle, of some 80,000 tensors: a hostile one takes seconds to read, during which nothing else happens.
+ */
+export const largestPickle = 16 << 20;
+
 /** Limits that no checkpoint comes near and that keep a hostile one from exhausting memory. */
 const mostObjects = 2_000_000;
 const mostValues = 4_000_000;

@@ -47,8 +47,10 @@ interface Found {
 function collect(path: string, root: unknown): Found {
   const walk = new Walk(path);
   let state = stateOf(root);
-  for (let inner = wrapped(state); inner; inner = wrapped(state)) {
+  const unwrapped = new Set<unknown>();
+  for (let inner = wrapped(state); inner && !unwrapped.has(inner); inner = wrapped(state)) {
     walk.plain(state as Map<unknown, unknown>);
+    unwrapped.add(state);
     state = inner;
   }
   walk.all(state, '', 0);
@@ -61,7 +63,7 @@ const stateOf = (value: unknown): unknown => (value instanceof Instance ? value.
 /** The state dict inside a dictionary that holds no tensors itself. */
 function wrapped(state: unknown): unknown {
   if (!(state instanceof Map) || [...state.values()].some((value) => value instanceof TorchTensor)) return undefined;
-  const name = wrappers.find((key) => state.get(key) instanceof Map && state.get(key) !== state);
+  const name = wrappers.find((key) => state.get(key) instanceof Map);
   return name === undefined ? undefined : state.get(name);
 }
 

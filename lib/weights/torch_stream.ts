@@ -1,8 +1,8 @@
 import type { FileHandle } from 'node:fs/promises';
 import { ReflError } from '../errors.ts';
 import { readBytes, withFile } from './files.ts';
-import { fileTypes, largestHeader, type WeightsFile } from './format.ts';
-import { type PickleContext, PickleEnded, readPickle } from './pickle.ts';
+import { fileTypes, type WeightsFile } from './format.ts';
+import { largestPickle, type PickleContext, PickleEnded, readPickle } from './pickle.ts';
 import { weightsOf } from './torch.ts';
 import { type TorchStorage, torchGlobals, torchStorage } from './torch_names.ts';
 
@@ -27,7 +27,7 @@ interface Head {
 export function openTorchStream(path: string): Promise<WeightsFile> {
   return withFile(path, async (file) => {
     const { size } = await file.stat();
-    const head = await readHead(path, file, size);
+    const head = await readHead(path, file);
     const places = await placesOf(path, file, size, head);
     return weightsOf(path, head.root, async (key) => {
       const place = places.get(key);
@@ -38,15 +38,16 @@ export function openTorchStream(path: string): Promise<WeightsFile> {
 }
 
 /** Nothing says how long the pickles are, so more is read until they end. */
-async function readHead(path: string, file: FileHandle, size: number): Promise<Head> {
-  for (let length = 1 << 20; ; length *= 4) {
-    const bytes = await readBytes(file, 0, Math.min(length, largestHeader, size));
+async function readHead(path: string, file: FileHandle): Promise<Head> {
+  for (let length = 1 << 20; length <= largestPickle; length *= 4) {
+    const bytes = await readBytes(file, 0, length);
     try {
       return parseHead(path, bytes);
     } catch (error) {
       if (!(error instanceof PickleEnded) || bytes.length < length) throw error;
     }
   }
+  throw new ReflError('ERR_WEIGHTS', `${path}: its pickles have more than ${largestPickle} bytes`);
 }
 
 function parseHead(path: string, bytes: Buffer): Head {

@@ -3,8 +3,8 @@ import { crc32 } from 'node:zlib';
 import { ReflError } from '../errors.ts';
 import { Archive, type Member } from './archive.ts';
 import { readBytes, readChunks, withFile } from './files.ts';
-import { largestHeader, type WeightsFile } from './format.ts';
-import { readPickle } from './pickle.ts';
+import type { WeightsFile } from './format.ts';
+import { largestPickle, readPickle } from './pickle.ts';
 import { weightsOf } from './torch.ts';
 import { torchGlobals, torchStorage } from './torch_names.ts';
 
@@ -49,8 +49,8 @@ async function checkByteOrder(archive: Archive, root: string, opened: FileHandle
 }
 
 async function readPickled(path: string, opened: FileHandle, { offset, bytes, crc }: Member): Promise<Buffer> {
-  if (bytes > largestHeader) {
-    throw new ReflError('ERR_WEIGHTS', `${path}: data.pkl has ${bytes} bytes, more than ${largestHeader}`);
+  if (bytes > largestPickle) {
+    throw new ReflError('ERR_WEIGHTS', `${path}: data.pkl has ${bytes} bytes, more than ${largestPickle}`);
   }
   const data = await readBytes(opened, offset, bytes);
   if (data.length < bytes) throw new ReflError('ERR_WEIGHTS', `${path}: the file ended while data.pkl was read`);

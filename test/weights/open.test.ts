@@ -216,6 +216,10 @@ const hostile: Record<string, { file: Uint8Array; says: RegExp }> = {
     file: archive(raw('}', put(0), text('state_dict'), get(0), 's')),
     says: /state_dict holds itself/,
   },
+  'two state dicts that are each other': {
+    file: archive(raw('}', put(0), text('params'), '}', put(1), text('state_dict'), get(0), 'ss')),
+    says: /holds itself/,
+  },
   'lists of lists of lists': { file: archive(laughs), says: /more than 1000000 values/ },
   'nesting without end': {
     file: archive(raw(Buffer.alloc(100_000, ']'), Buffer.alloc(99_999, 'a'))),
@@ -245,6 +249,14 @@ const hostile: Record<string, { file: Uint8Array; says: RegExp }> = {
       ),
     ),
     says: /more than 2000000 objects/,
+  },
+  'a pickle of 17 MB': {
+    file: archive(raw(Buffer.alloc(17_000_000, '0'))),
+    says: /data\.pkl has 1700\d+ bytes, more than/,
+  },
+  'a stream that never ends': {
+    file: Buffer.concat([pickle(good).subarray(0, 2), Buffer.alloc(17_000_000, 'N0')]),
+    says: /its pickles have more than 16777216 bytes/,
   },
   'no pickle of torch.save': { file: pickle(good), says: /is a pickle, but none of torch\.save/ },
 };
