@@ -73,7 +73,7 @@ const controlnet = (names: readonly string[]): NeededFile => ({
 });
 
 const laterStage1 = stage1(
-  ['codeformer_swinir.ckpt', 'realesrgan_s4_swinir_100k.pth'],
+  ['codeformer_swinir.ckpt', 'face_swinir_v1.ckpt', 'realesrgan_s4_swinir_100k.pth'],
   'Hugging Face lxq007/DiffBIR-v2: codeformer_swinir.ckpt for faces, realesrgan_s4_swinir_100k.pth for other pictures',
 );
 

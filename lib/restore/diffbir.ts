@@ -86,7 +86,8 @@ export class DiffBIRModel extends LatentModel {
 
   override check(settings: Settings): void {
     super.check(settings);
-    const { guidance, negativePrompt } = { ...this.#version.defaults, ...settings };
+    const { defaults } = this.#version;
+    const { guidance = defaults.guidance, negativePrompt = defaults.negativePrompt } = settings;
     if (guidance !== 1) this.prompts.check(negativePrompt);
     this.#steps(settings);
   }

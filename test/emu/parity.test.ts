@@ -27,6 +27,7 @@ for (const name of [
   'resize224_300x260',
   'color_fix',
   'dtcwt',
+  'pipeline_tiny',
 ]) {
   whereThere(`${name} on emu:0 agrees with PyTorch`, async () => {
     process.env.REFL_EMU_LIB = await buildLibrary();

@@ -2,7 +2,7 @@
 // Models whose files their users bring, from official names and keys to pictures. Weights are random and networks small: every
 // tensor of every file has its part in the result.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
@@ -10,6 +10,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type RestoreOptions, Restorer } from '../../lib/index.ts';
 import type { Source } from '../../lib/weights/write.ts';
+import { refl } from '../cli/support.ts';
 import { random } from '../support/random.ts';
 import { tinyDiffBIR } from './latent_support.ts';
 import { diffbirFiles, type OfficialFiles, osediffFiles, writeOfficial } from './official.ts';
@@ -105,6 +106,43 @@ test('prompts, guidance and fidelity work from files', async () => {
   assert.equal(figures.notes, ['the prompt is too long for the model: its end was left out']);
 });
 
+test('the command line restores by every version of DiffBIR from a folder', async () => {
+  const [all, out] = [join(folder, 'all'), join(folder, 'out')];
+  mkdirSync(all);
+  writeFileSync(join(all, 'merges.txt'), merges);
+  writeFileSync(join(folder, 'face.png'), source);
+  writeFileSync(join(folder, 'prompts.jsonl'), `${JSON.stringify({ image: 'face.png', caption: 'a b' })}\n`);
+  const names = new Map([
+    ['v2-1_512-ema-pruned.ckpt', ['v2-1_512-ema-pruned.ckpt', 'sd2.1-base-zsnr-laionaes5.ckpt']],
+    ['v1_face.pth', ['v1_face.pth', 'v2.pth', 'DiffBIR_v2.1.pt']],
+    ['face_swinir_v1.ckpt', ['face_swinir_v1.ckpt']],
+  ]);
+  for (const [name, file] of diffbirFiles()) {
+    await writeOfficial(all, new Map(names.get(name)!.map((other) => [other, file])));
+  }
+  const pictures = new Set<string>();
+  for (const version of ['diffbir-v1', 'diffbir-v2', 'diffbir-v2.1']) {
+    const common = ['restore', join(folder, 'face.png'), '-o', out, '--aligned', '--model', version, '--weights', all];
+    const settings = [
+      '--networks',
+      networks,
+      '--steps',
+      '2',
+      '--prompts',
+      join(folder, 'prompts.jsonl'),
+      '--memory',
+      '1',
+    ];
+    const outcome = await refl([...common, ...settings]);
+    assert.equal([outcome.code, outcome.stderr], [0, ''], version);
+    pictures.add(readFileSync(join(out, 'face.png')).toString('base64'));
+  }
+  assert.is(pictures.size, 3, 'guidance, prediction and schedule tell them apart');
+  const wrong = await refl(['restore', join(folder, 'face.png'), '-o', out, '--steps', '3']);
+  assert.is(wrong.code, 2);
+  assert.match(wrong.stderr, /has no use for steps/);
+});
+
 test('a picture of any size is restored as a whole, one that is small enlarged first', async () => {
   using restorer = await Restorer.load({ model: 'osediff-face', weights: folders['osediff-face'], networks });
   for (const [width, height] of [
@@ -145,7 +183,7 @@ test('what is missing or does not fit is one error that says so', async () => {
     assert.match(error.message, why);
   };
   await refused({ weights: undefined }, 'ERR_OPTION', /diffbir-v1 does not come with this package: name the folder/);
-  await refused({ model: 'diffbir-v2' }, 'ERR_FILE', /lacks 2 files of diffbir-v2/);
+  await refused({ model: 'diffbir-v2' }, 'ERR_FILE', /lacks a file of diffbir-v2; put there/);
   await refused({ networks: undefined }, 'ERR_WEIGHTS', /v2-1_512-ema-pruned\.ckpt does not fit the model/);
   await refused({ model: 'face-256', networks: undefined }, 'ERR_OPTION', /face-256 has no use for weights/);
   await refused({ networks: join(folders['diffbir-v1'], 'merges.txt') }, 'ERR_OPTION', /describes no networks/);
