@@ -23,6 +23,7 @@ import { restoreCommand } from './restore.ts';
 import { scoreCommand } from './score.ts';
 import { trainBaseCommand } from './train.ts';
 import { trainFrmCommand } from './train_frm.ts';
+import { trainReflCommand } from './train_refl.ts';
 import { trainSvmCommand } from './train_svm.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -77,7 +78,12 @@ const cli = yargs(hideBin(process.argv))
       .demandCommand(1, missing),
   )
   .command('train', 'train models', (train) =>
-    train.command(trainBaseCommand).command(trainSvmCommand).command(trainFrmCommand).demandCommand(1, missing),
+    train
+      .command(trainBaseCommand)
+      .command(trainSvmCommand)
+      .command(trainFrmCommand)
+      .command(trainReflCommand)
+      .demandCommand(1, missing),
   )
   .command(labelCommand)
   .command('eval', 'judge models', (judge) => judge.command(evalFrmCommand).demandCommand(1, missing))

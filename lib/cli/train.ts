@@ -101,7 +101,7 @@ async function train({ sources, out, device: name, threads, json, ...options }: 
 }
 
 /** FOLDER, or FOLDER=WEIGHT unless a folder has that very name. */
-async function sourceOf(text: string): Promise<Source> {
+export async function sourceOf(text: string): Promise<Source> {
   const [, folder, weight] = /^(.+)=(\d+(?:\.\d+)?)$/.exec(text) ?? [];
   const exists = await stat(text).then(
     () => true,

@@ -1,7 +1,7 @@
 import { ReflError } from '../errors.ts';
 import { reshaped } from '../weights/entries.ts';
 import type { Entry, WeightsFile } from '../weights/format.ts';
-import { fromDiffusers, layoutOf, unetModules, vaeModules } from './diffusers.ts';
+import { fromDiffusers, layoutOf, toDiffusers, unetModules, vaeModules } from './diffusers.ts';
 import type { OSEDiffRanks } from './osediff.ts';
 
 /** OSEDiff's adapters, and what else it trained, by the names of a network that {@link OSEDiff} made for them. */
@@ -49,4 +49,19 @@ function adapted(entries: ReadonlyMap<string, Entry>, rename: (key: string) => s
       return [name, linear ? reshaped(entry, [...entry.shape, 1, 1]) : entry];
     }),
   );
+}
+
+/**
+ * The names that a file of OSEDiff has for parameters of an {@link OSEDiff} with adapters, `unet.` and `vae.` before their
+ * keys: what another file of the kind is written under.
+ */
+export function adapterNames(file: WeightsFile): (key: string) => string {
+  const keysBelow = (prefix: string): string[] => [...file.entries.keys()].filter((key) => key.startsWith(prefix));
+  const unet = toDiffusers(unetModules(layoutOf(keysBelow(unetPrefix))));
+  const vae = toDiffusers(vaeModules(layoutOf(keysBelow(vaePrefix))));
+  return (key) => {
+    const [, part, own] = /^(unet|vae)\.(.+)$/.exec(key)!;
+    const named = part === 'unet' ? unet(own) : vae(own);
+    return (part === 'unet' ? unetPrefix : vaePrefix) + named;
+  };
 }

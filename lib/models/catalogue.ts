@@ -63,6 +63,10 @@ const stage1 = (names: readonly string[], source: string): NeededFile => ({
   licence: apache,
 });
 
+/** What `train refl` writes; where one lies beside the published file it is the one that is taken. */
+export const trainedControlNet = 'diffbir_refl.safetensors';
+export const trainedAdapters = 'osediff_refl.safetensors';
+
 const controlnet = (names: readonly string[]): NeededFile => ({
   role: 'controlnet',
   what: 'the second stage, IRControlNet',
@@ -80,7 +84,7 @@ const laterStage1 = stage1(
 const osediff = (name: string): NeededFile => ({
   role: 'adapters',
   what: "OSEDiff's adapters",
-  names: [name],
+  names: [trainedAdapters, name],
   source: `preset/models/${name} of the repository cswry/OSEDiff`,
   licence: apache,
 });
@@ -96,7 +100,7 @@ export const knownModels: readonly KnownModel[] = [
     name: 'diffbir-v1',
     describe: 'DiffBIR 1, two stages: the restorer that DiffusionReward trains',
     files: [
-      controlnet(['v1_face.pth', 'v1_general.pth']),
+      controlnet([trainedControlNet, 'v1_face.pth', 'v1_general.pth']),
       stage1(
         ['face_swinir_v1.ckpt', 'general_swinir_v1.ckpt'],
         'Hugging Face lxq007/DiffBIR; face_swinir_v1.ckpt also in wubin1928/BFR_RL',
@@ -108,7 +112,7 @@ export const knownModels: readonly KnownModel[] = [
   {
     name: 'diffbir-v2',
     describe: 'DiffBIR 2, two stages',
-    files: [controlnet(['v2.pth']), laterStage1, base, tokenizer],
+    files: [controlnet([trainedControlNet, 'v2.pth']), laterStage1, base, tokenizer],
   },
   {
     name: 'diffbir-v2.1',

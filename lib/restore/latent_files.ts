@@ -5,7 +5,7 @@ import { initialize } from '../nn/init.ts';
 import { folded, LoraLayer } from '../nn/lora.ts';
 import type { Module } from '../nn/module.ts';
 import type { Entry, WeightsFile } from '../weights/format.ts';
-import { type Loadable, loadWeights } from '../weights/load.ts';
+import { type Loadable, type LoadOptions, loadWeights } from '../weights/load.ts';
 import type { Stages } from './stages.ts';
 
 /** The networks of a latent diffusion model, each as if its file held nothing else: keys are those of lib/models. */
@@ -16,11 +16,16 @@ export interface LatentFiles {
   readonly text: WeightsFile;
 }
 
-/** Loads the networks of `model`, frozen. */
-export async function loadLatent({ parameters }: Stages, model: LatentDiffusion, files: LatentFiles): Promise<void> {
-  await loadWeights(parameters, model.unet, files.unet, { frozen: true });
-  await loadWeights(parameters, model.vae, files.vae, { frozen: true });
-  await loadWeights(parameters, onlyRead(model), files.text, { frozen: true });
+/** Loads the networks of `model`, all frozen unless `options` say otherwise. */
+export async function loadLatent(
+  { parameters }: Stages,
+  model: LatentDiffusion,
+  files: LatentFiles,
+  options: Pick<LoadOptions, 'frozen'> = { frozen: true },
+): Promise<void> {
+  await loadWeights(parameters, model.unet, files.unet, options);
+  await loadWeights(parameters, model.vae, files.vae, options);
+  await loadWeights(parameters, onlyRead(model), files.text, options);
 }
 
 /** The text tower as far as diffusion reads it: some files hold the last block and the projection besides, others do not. */
@@ -35,12 +40,20 @@ function onlyRead({ clip: { model } }: LatentDiffusion): Loadable {
 }
 
 /** Loads a model that was made with adapters, which stay beside the weights. */
-export const loadAdapted = (stages: Stages, model: OSEDiff, files: LatentFiles, adapters: Adapters): Promise<void> =>
-  loadLatent(stages, model, {
-    unet: beside(files.unet, model.unet, adapters.unet),
-    vae: beside(files.vae, model.vae, adapters.vae),
-    text: files.text,
-  });
+export async function loadAdapted(
+  stages: Stages,
+  model: OSEDiff,
+  { unet, vae, text }: LatentFiles,
+  adapters: Adapters,
+  options?: Pick<LoadOptions, 'frozen'>,
+): Promise<void> {
+  const both = {
+    unet: beside(unet, model.unet, adapters.unet),
+    vae: beside(vae, model.vae, adapters.vae),
+    text,
+  };
+  await loadLatent(stages, model, both, options);
+}
 
 /**
  * Loads a model that was made without adapters, with those of `adapters` folded into its weights. That saves the adapters' part

@@ -8,6 +8,7 @@ import { allFinite } from '../graph/ops/optim.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import type { Rgb } from '../image/picture.ts';
 import type { Device, Parameters, Program } from '../runtime/index.ts';
+import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
 import { openSafetensors } from '../weights/safetensors.ts';
 import { checkSettings, type ImageModel, type ImageOptions, type Settings } from './image_model.ts';
@@ -43,17 +44,11 @@ export class CropModel implements ImageModel {
    * holds another kind of model, or has weights that are not finite.
    */
   static async load(device: Device, model: string): Promise<CropModel> {
-    const path = pathOf(model);
-    const file = await openSafetensors(path);
-    const { metadata, entries } = file;
-    if (metadata.format !== FORMAT) {
-      const found = metadata.format ? `its format is ${JSON.stringify(metadata.format)}` : 'it names no format';
-      throw new ReflError('ERR_WEIGHTS', `${path}: this is no restorer (${found}): expected one of format "${FORMAT}"`);
-    }
-    const module = construct(path, metadata.config, entries.size).train(false);
+    const { file, module } = await openOneStep(model);
+    const { path } = file;
     const parameters = device.parameters();
     try {
-      await loadWeights(parameters, module, file);
+      await loadWeights(parameters, module.train(false), file);
       await checkFinite(device, parameters, module, path);
       return new CropModel(path, module, device, parameters);
     } catch (error) {
@@ -121,6 +116,20 @@ export class CropModel implements ImageModel {
     this.programs.clear();
     this.parameters.dispose();
   }
+}
+
+/**
+ * The file of a one-step restorer, by its name or path, and the module that it describes. Throws ERR_OPTION on an unknown name;
+ * ERR_FILE, or ERR_WEIGHTS on a file that is corrupt or holds another kind of model.
+ */
+export async function openOneStep(model: string): Promise<{ file: WeightsFile; module: OneStepRestorer }> {
+  const file = await openSafetensors(pathOf(model));
+  const { path, metadata, entries } = file;
+  if (metadata.format !== FORMAT) {
+    const found = metadata.format ? `its format is ${JSON.stringify(metadata.format)}` : 'it names no format';
+    throw new ReflError('ERR_WEIGHTS', `${path}: this is no restorer (${found}): expected one of format "${FORMAT}"`);
+  }
+  return { file, module: construct(path, metadata.config, entries.size) };
 }
 
 function pathOf(model: string): string {

@@ -60,7 +60,7 @@ const openOSEDiff =
   };
 
 /** The networks of Stable Diffusion. */
-async function openBase(paths: ReadonlyMap<string, string>): Promise<LatentFiles> {
+export async function openBase(paths: ReadonlyMap<string, string>): Promise<LatentFiles> {
   const file = await openWeights(paths.get('base')!);
   return { unet: partOf(file, 'unet'), vae: partOf(file, 'vae'), text: partOf(file, 'text') };
 }
@@ -87,17 +87,12 @@ export async function openImageModel(device: Device, name: string, source: Model
     if (useless) throw new ReflError('ERR_OPTION', `${name} has no use for ${useless[0]}`);
     return CropModel.load(device, name);
   }
-  if (source.weights === undefined) {
-    const how = `name the folder with its files as weights (refl-native models ${name} lists them)`;
-    throw new ReflError('ERR_OPTION', `${name} does not come with this package: ${how}`);
-  }
   if (source.memory !== undefined && !(source.memory >= 0)) {
     throw new ReflError('ERR_OPTION', `memory must be a number of gigabytes, got ${source.memory}`);
   }
-  const paths = await findModelFiles(name, source.weights, ['tokenizer']);
+  const { paths, config } = await findBrought(name, source);
   const words = source.tokenizer ?? paths.get('tokenizer');
   const tokenizer = words === undefined ? undefined : await ClipTokenizer.load(words);
-  const config = source.networks === undefined ? published : await readNetworks(source.networks);
   const stages = new Stages(device, source.memory === undefined ? undefined : source.memory * 1e9);
   try {
     return await brought[name]({ name, size: config.size, stages, tokenizer }, paths, config);
@@ -105,6 +100,22 @@ export async function openImageModel(device: Device, name: string, source: Model
     stages.dispose();
     throw error;
   }
+}
+
+/**
+ * Where the files of a model lie that its user brings, by role (the tokenizer may be missing), and its configuration. Throws as
+ * {@link openImageModel}.
+ */
+export async function findBrought(
+  name: string,
+  { weights, networks }: ModelSource,
+): Promise<{ paths: ReadonlyMap<string, string>; config: Networks }> {
+  if (weights === undefined) {
+    const how = `name the folder with its files as weights (refl-native models ${name} lists them)`;
+    throw new ReflError('ERR_OPTION', `${name} does not come with this package: ${how}`);
+  }
+  const paths = await findModelFiles(name, weights, ['tokenizer']);
+  return { paths, config: networks === undefined ? published : await readNetworks(networks) };
 }
 
 /** Reads a file of configurations, and builds the networks once, for it may say anything. */

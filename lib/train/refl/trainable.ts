@@ -39,12 +39,12 @@ export function frozenBeside<M extends Module>(copy: M, original: M): M {
   });
 }
 
-/** Gives `copy`, made like `original`, the values that the original has now, but for what has values. */
-export async function copyValues(parameters: Parameters, copy: Module, original: Module): Promise<void> {
-  const originals = original.namedParameters();
+/** Gives `copy`, made like `from`, the values that the original has now, but for what it shares and what neither reads. */
+export async function copyValues(parameters: Parameters, copy: Module, from: Module): Promise<void> {
+  const originals = from.namedParameters();
   for (const [key, { value }] of copy.namedParameters()) {
-    if (parameters.has(value)) continue;
-    const data = await parameters.read(originals.get(key)!.value);
-    parameters.add(value, { data, frozen: true });
+    const original = originals.get(key)!.value;
+    if (parameters.has(value) || !parameters.has(original)) continue;
+    parameters.add(value, { data: await parameters.read(original), frozen: true });
   }
 }

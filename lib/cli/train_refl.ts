@@ -1,0 +1,194 @@
+import { memoryUsage } from 'node:process';
+import type { CommandModule } from 'yargs';
+import { ReflError } from '../errors.ts';
+import { openDevice } from '../runtime/index.ts';
+import { trainedModels } from '../train/refl/open.ts';
+import { type ReflObservation, type ReflStart, type ReflStep, trainRefl } from '../train/refl/refl.ts';
+import { paperWalk } from '../train/refl/rollout.ts';
+import { paperJudge } from '../train/refl/session.ts';
+import { setUp } from '../train/refl/setup.ts';
+import { interrupted } from './interrupt.ts';
+import { deviceOptions } from './options.ts';
+import { clock, Progress } from './progress.ts';
+import { sourceOf } from './train.ts';
+
+interface Args {
+  sources: string[];
+  model: string;
+  weights?: string;
+  networks?: string;
+  judge: string;
+  tokenizer: string;
+  lpips?: string[];
+  independent?: string;
+  caption: string;
+  heldOut?: string;
+  looks: number;
+  out: string;
+  steps: number;
+  batch: number;
+  accumulate: number;
+  lr: number;
+  crop?: number;
+  rollout: number;
+  gradientSteps: number;
+  judgeEvery: number;
+  judgeLr: number;
+  imageGroups: number;
+  textLayers: number;
+  unlockAll: boolean;
+  recompute: boolean;
+  seed: number;
+  validateEvery: number;
+  checkpointEvery: number;
+  device: string;
+  threads?: number;
+  json: boolean;
+}
+
+const number = (describe: string, value: number) =>
+  ({ describe, type: 'number', requiresArg: true, default: value }) as const;
+const text = (describe: string) => ({ describe, type: 'string', requiresArg: true }) as const;
+const flag = (describe: string) => ({ describe, type: 'boolean', default: false }) as const;
+
+export const trainReflCommand: CommandModule<object, Args> = {
+  command: 'refl <sources..>',
+  describe: 'train a restorer by a face reward model; started again, it goes on from its newest checkpoint',
+  builder: (yargs) =>
+    yargs
+      .positional('sources', {
+        describe: 'folders of photographs, none smaller than a crop; FOLDER=2 is drawn from twice as often',
+        type: 'string',
+        array: true,
+        default: undefined,
+        demandOption: true,
+      })
+      .options({
+        model: {
+          ...text(`what trains: face-256, a file of its kind, ${trainedModels.join(', ')}`),
+          default: 'face-256',
+        },
+        weights: text("folder with the model's official files"),
+        networks: text('a JSON file of configurations, for networks of other sizes than the published ones'),
+        judge: { ...text('file of the face reward model, or of any CLIP that train frm wrote'), demandOption: true },
+        tokenizer: { ...text("CLIP's tokenizer.json, its list of merges, or a folder with one"), demandOption: true },
+        lpips: { describe: "LPIPS's files: VGG16 and the linear layers", type: 'string', array: true },
+        independent: text('another face reward model, which nobody learns from, to watch by'),
+        caption: { ...text('what all photographs show'), default: 'a photo of a face' },
+        heldOut: text('folder of photographs to look at and not to train on'),
+        looks: number('crops of those', 8),
+        out: { ...text('folder for checkpoints, events, previews and weights'), alias: 'o', demandOption: true },
+        steps: number('updates of the weights', 3500),
+        batch: number('images a batch', 1),
+        accumulate: number('batches an update', 4),
+        lr: number('learning rate', 5e-5),
+        crop: { describe: 'side of the crops, in pixels [what the model was made for]', type: 'number' },
+        rollout: number('denoising steps of DiffBIR', paperWalk.steps),
+        gradientSteps: number('how many of them, from the end, have gradients', paperWalk.traced),
+        judgeEvery: number('updates for each one of the judge; 0 leaves it as it is', paperJudge.every),
+        judgeLr: number("the judge's learning rate", paperJudge.lr),
+        imageGroups: number("how much of the judge's image tower trains: groups from its end", 20),
+        textLayers: number('blocks of its text tower that train', 11),
+        unlockAll: flag('train all of the judge'),
+        recompute: flag('compute blocks twice, to save memory'),
+        seed: number('of crops, damage and noise', 231),
+        validateEvery: number('updates between looks at the held-out photographs', 500),
+        checkpointEvery: number('updates between checkpoints', 500),
+        ...deviceOptions,
+        json: { describe: 'print one JSON object an update and a look', type: 'boolean', default: false },
+      }),
+  handler: train,
+};
+
+/** The least that each whole number may be. */
+const least = {
+  ...{
+    steps: 1,
+    batch: 1,
+    accumulate: 1,
+    rollout: 1,
+    gradientSteps: 1,
+    looks: 1,
+    validateEvery: 1,
+    checkpointEvery: 1,
+  },
+  ...{ seed: 0, judgeEvery: 0, imageGroups: 0, textLayers: 0 },
+} as const;
+
+async function train({ sources, device: name, threads, json, ...args }: Args): Promise<void> {
+  for (const [key, smallest] of Object.entries(least)) {
+    const value = args[key as keyof typeof least];
+    if (!Number.isSafeInteger(value) || value < smallest) {
+      throw new ReflError('ERR_OPTION', `${key} must be a whole number of at least ${smallest}, got ${value}`);
+    }
+  }
+  if (!(args.lr > 0 && args.judgeLr > 0)) throw new ReflError('ERR_OPTION', 'learning rates must be above 0');
+  const { model, weights, networks, judge, tokenizer, lpips, independent, caption, heldOut, looks, crop, seed } = args;
+  const { out, steps, batch, accumulate, lr, recompute, validateEvery, checkpointEvery } = args;
+  const photographs = await Promise.all(sources.map(sourceOf));
+  using device = await openDevice(name, { threads });
+  const setup = await setUp(device, {
+    ...{ model, weights, networks, judge, tokenizer, lpips, independent, caption, heldOut, looks, photographs, seed },
+    ...{ side: crop, recompute, walk: { ...paperWalk, steps: args.rollout, traced: args.gradientSteps } },
+    unlocked: args.unlockAll ? 'all' : { imageGroups: args.imageGroups, textLayers: args.textLayers },
+  });
+  try {
+    let progress: Progress | undefined;
+    const moving = args.judgeEvery ? { ...paperJudge, every: args.judgeEvery, lr: args.judgeLr } : undefined;
+    const options = {
+      ...{ out, steps, batch, accumulate, lr, seed, moving, recompute, validateEvery, checkpointEvery },
+      ...{ weightDecay: 0.01, drift: setup.opened.drift },
+    };
+    const path = await trainRefl(device, setup.stages.parameters, setup.pairs, setup.models, options, {
+      signal: interrupted,
+      onStart: (start) => {
+        progress = new Progress(steps, 'steps', start.from);
+        for (const line of [...described(start), ...setup.notes]) progress.log(`refl-native: ${line}`);
+      },
+      onStep: (step) => {
+        const memory = memoryUsage.rss();
+        if (json) console.log(JSON.stringify({ ...step, memory }));
+        const figures = `${figuresOf(step)}  ${(memory / 1e9).toFixed(1)} GB`;
+        // Where no bar is drawn a line now and then shows that it lives.
+        if (!json && !process.stderr.isTTY && (step.step % 100 === 0 || step.step === steps)) {
+          const left = clock((steps - step.step) * step.seconds);
+          progress?.log(`step ${step.step}/${steps}  ${figures}  ${step.seconds.toFixed(2)} s/step  ${left} left`);
+        }
+        progress?.update(step.step, figures);
+      },
+      onObserved: (seen) => {
+        if (json) console.log(JSON.stringify(seen));
+        else for (const line of seenLines(seen)) (progress ?? console).log(line);
+      },
+    });
+    progress?.clear();
+    if (!path) return;
+    const restorer = await setup.opened.save(out);
+    console.log(json ? JSON.stringify({ restorer, checkpoint: path }) : restorer);
+  } finally {
+    setup.dispose();
+  }
+}
+
+function described({ trained, peakBytes, stateBytes, from }: ReflStart): string[] {
+  const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
+  const memory = `${gigabytes(stateBytes)} of weights and state, ${gigabytes(peakBytes)} beside them`;
+  const begin = from ? `going on from step ${from}` : 'from the start';
+  return [`${(trained / 1e6).toFixed(2)} million parameters train; ${memory}; ${begin}`];
+}
+
+function figuresOf({ losses, judge }: ReflStep): string {
+  const reward = `reward ${(1 - losses.reward).toFixed(4)}`;
+  return judge ? `${reward}  photographs preferred by ${judge.margin.toFixed(4)}` : reward;
+}
+
+function seenLines({ step, observation, alarms, preview }: ReflObservation): string[] {
+  const { reward, distances } = observation;
+  const far = Object.entries(distances).map(([name, value]) => `${name} ${value.toFixed(4)}`);
+  return [
+    `step ${step}  held out: reward ${reward.toFixed(4)}  ${far.join('  ')}  ${preview}`,
+    ...alarms.map(({ detector, says, value, limit }) => {
+      return `step ${step}  WATCH ${detector}: ${says} (${value.toFixed(3)}, limit ${limit})`;
+    }),
+  ];
+}

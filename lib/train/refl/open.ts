@@ -1,0 +1,139 @@
+import { join } from 'node:path';
+import { ReflError } from '../../errors.ts';
+import { adapterNames, adaptersOf } from '../../models/adapters.ts';
+import { trainedAdapters, trainedControlNet } from '../../models/catalogue.ts';
+import { ControlNet } from '../../models/controlnet.ts';
+import { ControlLDM } from '../../models/diffbir.ts';
+import type { LatentDiffusion } from '../../models/latent.ts';
+import { OSEDiff } from '../../models/osediff.ts';
+import { partOf } from '../../models/parts.ts';
+import { SwinIR } from '../../models/swinir.ts';
+import type { Module } from '../../nn/module.ts';
+import { loadAdapted, loadLatent } from '../../restore/latent_files.ts';
+import { openOneStep } from '../../restore/model.ts';
+import { broughtModels, findBrought, type ModelSource, openBase } from '../../restore/open.ts';
+import { Prompts } from '../../restore/prompts.ts';
+import type { Stages } from '../../restore/stages.ts';
+import { loadWeights } from '../../weights/load.ts';
+import { openWeights } from '../../weights/open.ts';
+import { saveCheckpoint } from '../checkpoint.ts';
+import type { WalkOptions } from './rollout.ts';
+import { copyValues, frozenBeside, trainAdapters, trainControlNet } from './trainable.ts';
+import { ControlLDMTrainee, NetworkTrainee, OSEDiffTrainee, type Trainee } from './trainees.ts';
+
+export interface TraineeOptions extends ModelSource {
+  /** Side of the images; what the model was made for by default. */
+  readonly side?: number;
+  /** How restorers of DiffBIR's form get to the steps that have gradients. */
+  readonly walk: WalkOptions;
+  /** Whether blocks are computed a second time in the backward pass, to save memory. */
+  readonly recompute: boolean;
+}
+
+/** A restorer that is ready to train. */
+export interface OpenedTrainee {
+  readonly trainee: Trainee;
+  readonly side: number;
+  /** Weight of the drift from what it is now, as the paper has it for its form. */
+  readonly drift: number;
+  /** Writes what was trained into a folder, under a name and in a form that `restore` finds; resolves to the path. */
+  save(folder: string): Promise<string>;
+}
+
+type Open = (stages: Stages, name: string, options: TraineeOptions) => Promise<OpenedTrainee>;
+
+/** The restorer that ships, or a file of its kind. */
+const openNetwork: Open = async ({ parameters }, name, { side }) => {
+  const { file, module } = await openOneStep(name);
+  await loadWeights(parameters, module, file);
+  const taken = checkSide(name, side ?? module.size, module.multiple);
+  const leaves = new Map([...module.namedParameters()].map(([key, { value }]) => [key, value]));
+  const save = async (folder: string): Promise<string> => {
+    const path = join(folder, 'restorer.safetensors');
+    await saveCheckpoint(path, parameters, leaves, file.metadata, 'F16');
+    return path;
+  };
+  return { trainee: new NetworkTrainee(module, taken), side: taken, drift: 0, save };
+};
+
+const openDiffBIR: Open = async (stages, name, { walk, recompute, ...options }) => {
+  const { device, parameters } = stages;
+  const { paths, config } = await findBrought(name, options);
+  const model = new ControlLDM(config);
+  trainControlNet(model);
+  const side = checkSide(name, options.side ?? config.size, model.factor * model.unet.multiple);
+  await loadLatent(stages, model, await openBase(paths));
+  const control = partOf(await openWeights(paths.get('controlnet')!), 'controlnet');
+  await loadWeights(parameters, model.controlnet, control);
+  const [frozen, stage1] = [new ControlNet(config.controlnet), new SwinIR(config.stage1)];
+  await loadWeights(parameters, frozen, control, { frozen: true });
+  await loadWeights(parameters, stage1, partOf(await openWeights(paths.get('stage1')!), 'swinir'), { frozen: true });
+  const parts = { model, stage1, frozen, side, context: await emptyText(stages, model), walk, options: { recompute } };
+  const trainee = await ControlLDMTrainee.create(device, parameters, parts);
+  const save = async (folder: string): Promise<string> => {
+    const path = join(folder, trainedControlNet);
+    await saveCheckpoint(path, parameters, valuesOf(model.controlnet), { format: 'pt' });
+    return path;
+  };
+  return { trainee, side, drift: 1e-4, save };
+};
+
+const openOSEDiff: Open = async (stages, name, { recompute, ...options }) => {
+  const { device, parameters } = stages;
+  const { paths, config } = await findBrought(name, options);
+  const file = await openWeights(paths.get('adapters')!);
+  const adapters = adaptersOf(file);
+  const { ranks } = adapters;
+  const [model, copy] = [0, 1].map(() => new OSEDiff(config, ranks));
+  trainAdapters(model);
+  const side = checkSide(name, options.side ?? config.size, model.factor * model.unet.multiple);
+  await loadAdapted(stages, model, await openBase(paths), adapters, {}); // what trains is not frozen
+  const frozen = frozenBeside(copy, model);
+  await copyValues(parameters, frozen, model);
+  const context = await emptyText(stages, model);
+  const trainee = await OSEDiffTrainee.create(device, { model, frozen, side, context, options: { recompute } });
+  const official = adapterNames(file);
+  const save = async (folder: string): Promise<string> => {
+    const path = join(folder, trainedAdapters);
+    const trained = [...model.namedParameters()].filter(([, { trainable }]) => trainable);
+    const leaves = new Map(trained.map(([key, { value }]) => [official(key), value]));
+    await saveCheckpoint(path, parameters, leaves, { rank_unet: String(ranks.unet), rank_vae: String(ranks.vae) });
+    return path;
+  };
+  return { trainee, side, drift: 1, save };
+};
+
+/** How the models that users bring are opened; DiffBIR 2.1 predicts v, which the rollout does not walk by. */
+const brought: Readonly<Record<string, Open>> = {
+  'diffbir-v1': openDiffBIR,
+  'diffbir-v2': openDiffBIR,
+  osediff: openOSEDiff,
+  'osediff-face': openOSEDiff,
+};
+
+/** Names of the models that users bring and that train. */
+export const trainedModels: readonly string[] = Object.keys(brought);
+
+/**
+ * Opens a restorer for training, by its name or path; its values come to lie in the parameters of `stages`. Throws ERR_OPTION for a
+ * name that is unknown, cannot train or lacks its folder, ERR_FILE where files are missing, ERR_WEIGHTS where one does not fit.
+ */
+export async function openTrainee(stages: Stages, name: string, options: TraineeOptions): Promise<OpenedTrainee> {
+  if (Object.hasOwn(brought, name)) return brought[name](stages, name, options);
+  if (broughtModels.includes(name)) {
+    throw new ReflError('ERR_OPTION', `${name} cannot be trained: it predicts v; ${trainedModels.join(', ')} can`);
+  }
+  return openNetwork(stages, name, options);
+}
+
+function checkSide(name: string, side: number, unit: number): number {
+  if (side > 0 && side % unit === 0) return side;
+  throw new ReflError('ERR_OPTION', `${name} trains on images of multiples of ${unit} pixels, got ${side}`);
+}
+
+/** What the networks read of the empty text, which steers all images. */
+async function emptyText(stages: Stages, model: LatentDiffusion) {
+  return { values: await new Prompts(stages, model).features(['']), shape: model.textShape };
+}
+
+const valuesOf = (module: Module) => new Map([...module.namedParameters()].map(([key, { value }]) => [key, value]));

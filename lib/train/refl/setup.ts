@@ -1,0 +1,133 @@
+import { FolderPairs, type Source } from '../../data/pairs.ts';
+import { ReflError } from '../../errors.ts';
+import { affine, sqrt, square, sub } from '../../graph/ops/elementwise.ts';
+import { mean } from '../../graph/ops/reduce.ts';
+import type { Tensor } from '../../graph/tensor.ts';
+import { ssim } from '../../metrics/fidelity.ts';
+import { loadLpips } from '../../metrics/lpips.ts';
+import type { CLIP } from '../../models/clip.ts';
+import { LPIPS } from '../../models/lpips.ts';
+import { Stages } from '../../restore/stages.ts';
+import { clipOf } from '../../reward/clip_file.ts';
+import { type Unlocked, unlock } from '../../reward/frm.ts';
+import { frmReward, type Judged } from '../../reward/reward.ts';
+import type { Device } from '../../runtime/index.ts';
+import { ClipTokenizer } from '../../text/tokenizer.ts';
+import { loadWeights } from '../../weights/load.ts';
+import { openWeights } from '../../weights/open.ts';
+import { lpipsLoss, paperWeights, rewardLoss, type Weighted, waveletLoss } from './objective.ts';
+import { type OpenedTrainee, openTrainee, type TraineeOptions } from './open.ts';
+import type { ReflModels } from './session.ts';
+import { Validation } from './validation.ts';
+
+export interface SetupOptions extends TraineeOptions {
+  /** Name or path of the restorer. */
+  readonly model: string;
+  /** Files of the face reward model, of CLIP's tokenizer, and of LPIPS, without which that loss is left out. */
+  readonly judge: string;
+  readonly tokenizer: string;
+  readonly lpips?: readonly string[];
+  /** Another face reward model, which nobody learns from: the watch asks it, too. */
+  readonly independent?: string;
+  /** What of the judge may move. */
+  readonly unlocked: Unlocked | 'all';
+  /** The caption that all images share. */
+  readonly caption: string;
+  /** Folders of photographs to train on, and one that is only looked at. */
+  readonly photographs: readonly Source[];
+  readonly heldOut?: string;
+  /** How many crops of those are looked at. */
+  readonly looks: number;
+  readonly seed: number;
+}
+
+/** Everything a run needs, loaded. */
+export interface Setup {
+  readonly stages: Stages;
+  readonly opened: OpenedTrainee;
+  readonly models: ReflModels & { readonly validation?: Validation };
+  readonly pairs: FolderPairs;
+  /** What was left out or shortened, in words. */
+  readonly notes: readonly string[];
+  dispose(): void;
+}
+
+/** How far images are from their photographs in root mean square and in structure, [N]. */
+const plainDistances: Readonly<Record<string, (judged: Judged) => Tensor>> = {
+  rmse: ({ images, targets }) => sqrt(affine(mean(square(sub(images, targets)), [1, 2, 3]), 1, 1e-12)),
+  structure: ({ images, targets }) => affine(ssim(images, targets), -1, 1),
+};
+
+/** Loads a restorer, its judges and its photographs. Throws what {@link openTrainee}, the readers and FolderPairs throw. */
+export async function setUp(device: Device, options: SetupOptions): Promise<Setup> {
+  const made: { dispose(): void }[] = [];
+  const held = <T extends { dispose(): void }>(part: T): T => {
+    made.push(part);
+    return part;
+  };
+  const dispose = (): void => {
+    for (const part of made.reverse()) part.dispose();
+  };
+  try {
+    const stages = held(new Stages(device));
+    const { parameters } = stages;
+    const opened = await openTrainee(stages, options.model, options);
+    held(opened.trainee);
+    const notes: string[] = [];
+    const tokenizer = await ClipTokenizer.load(options.tokenizer);
+    const judge = await openJudge(stages, options.judge, tokenizer, options.unlocked);
+    const length = judge.positional_embedding.value.shape[0];
+    const { ids: caption, shortened } = tokenizer.encode([options.caption], length);
+    if (shortened.length) notes.push('the caption is too long for the judge and loses its end');
+
+    const terms: Record<string, Weighted> = {
+      reward: { weight: paperWeights.reward, loss: rewardLoss(frmReward(judge)) },
+      wavelet: { weight: paperWeights.wavelet, loss: waveletLoss },
+    };
+    const distances = { ...plainDistances };
+    if (options.lpips?.length) {
+      const lpips = new LPIPS().train(false);
+      await loadLpips(parameters, lpips, await Promise.all(options.lpips.map(openWeights)));
+      terms.lpips = { weight: paperWeights.lpips, loss: lpipsLoss(lpips) };
+      distances.lpips = ({ images, targets }) => lpips.forward(images, targets, { normalize: true }).distance;
+    } else notes.push("without LPIPS's files its loss is left out");
+
+    const { side, trainee } = opened;
+    const pairs = held(await FolderPairs.open(device, options.photographs, { size: side, seed: options.seed }));
+    const models = { trainee, terms, judge, caption };
+    if (!options.heldOut) return { stages, opened, models, pairs, notes, dispose };
+    using looked = await FolderPairs.open(device, [{ folder: options.heldOut, weight: 1 }], { size: side, seed: 0 });
+    const { independent } = options;
+    const other = independent === undefined ? undefined : await openJudge(stages, independent, tokenizer, undefined);
+    const judges = { reward: frmReward(judge), ...(other ? { independent: frmReward(other) } : {}) };
+    const seen = { trainee, caption, distances, ...judges };
+    const validation = await Validation.create(device, parameters, seen, {
+      held: await looked.batch(0, options.looks),
+      side,
+    });
+    held(validation);
+    return { stages, opened, models: { ...models, validation }, pairs, notes, dispose };
+  } catch (error) {
+    dispose();
+    throw error;
+  }
+}
+
+/** Loads a face reward model; `unlocked` says what of it may move, nothing where it is left out. */
+async function openJudge(
+  { parameters }: Stages,
+  path: string,
+  tokenizer: ClipTokenizer,
+  unlocked: Unlocked | 'all' | undefined,
+): Promise<CLIP> {
+  const file = await openWeights(path);
+  const { clip, config } = clipOf(file);
+  if (tokenizer.size !== config.text_cfg.vocab_size) {
+    const both = `the tokenizer has ${tokenizer.size} tokens, the table of ${path} ${config.text_cfg.vocab_size} rows`;
+    throw new ReflError('ERR_OPTION', both);
+  }
+  clip.train(unlocked === 'all');
+  if (unlocked !== undefined && unlocked !== 'all') unlock(clip, unlocked);
+  await loadWeights(parameters, clip, file);
+  return clip;
+}
