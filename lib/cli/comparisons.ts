@@ -43,6 +43,11 @@ export async function readAll(files: { pairs: string; choices: string; metrics: 
   return { comparisons, verdicts, measures: heard(await readMeasures(files.metrics)) };
 }
 
+/** Says on stderr that a file of metrics lacks pictures of `count` pairs, and what becomes of them. */
+export function noteUnmeasured(count: number, path: string, fate: string): void {
+  if (count) process.stderr.write(`refl-native: ${path} lacks pictures of ${count} pairs, which are ${fate}\n`);
+}
+
 /** 0.8712 as 87.12%. */
 export const percent = (share: number): string => `${(100 * share).toFixed(2)}%`;
 

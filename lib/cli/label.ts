@@ -1,7 +1,7 @@
 import type { CommandModule } from 'yargs';
 import { labelPairs, writeLabels } from '../train/labels.ts';
 import { loadPreferenceModel } from '../train/preference_svm.ts';
-import { comparisonOptions, pairsArgument, readAll } from './comparisons.ts';
+import { comparisonOptions, noteUnmeasured, pairsArgument, readAll } from './comparisons.ts';
 
 interface Args {
   pairs: string;
@@ -31,6 +31,7 @@ async function label({ svm, out, hard, json, ...files }: Args): Promise<void> {
   const model = await loadPreferenceModel(svm);
   const { comparisons, verdicts, measures } = await readAll(files);
   const labels = labelPairs(comparisons, verdicts, measures, model, { hard });
+  noteUnmeasured(comparisons.length - labels.length, files.metrics, 'left out');
   await writeLabels(out, labels);
   const people = labels.filter(({ source }) => source === 'people').length;
   const heldOut = labels.filter(({ split }) => split === 'heldout').length;

@@ -4,7 +4,7 @@ import { measuresOf } from '../data/measures.ts';
 import { ReflError } from '../errors.ts';
 import { type SearchReport, searchPreference } from '../train/preference_search.ts';
 import { savePreferenceModel } from '../train/preference_svm.ts';
-import { comparisonOptions, interval, pairsArgument, percent, readAll } from './comparisons.ts';
+import { comparisonOptions, interval, noteUnmeasured, pairsArgument, percent, readAll } from './comparisons.ts';
 import { interrupted } from './interrupt.ts';
 import { Progress } from './progress.ts';
 
@@ -48,12 +48,17 @@ async function train({ out, json, ...options }: Args): Promise<void> {
     throw new ReflError('ERR_OPTION', `seed must be a whole number, got ${options.seed}`);
   }
   const { comparisons, verdicts, measures } = await readAll(options);
-  const samples = comparisons.flatMap((comparison) => {
+  const voted = comparisons.flatMap((comparison) => {
     const verdict = verdicts.get(comparison.pair);
     const share = verdict && shareOf(verdict);
-    const { pair, person } = comparison;
-    return share === undefined ? [] : [{ pair, person, ...measuresOf(measures, comparison), share }];
+    return share === undefined ? [] : [{ comparison, share }];
   });
+  const samples = voted.flatMap(({ comparison, share }) => {
+    const values = measuresOf(measures, comparison);
+    const { pair, person } = comparison;
+    return values ? [{ pair, person, ...values, share }] : [];
+  });
+  noteUnmeasured(voted.length - samples.length, options.metrics, 'left out');
   let progress: Progress | undefined;
   const { svm, heldOut, report } = await searchPreference(measures.metrics, samples, options, {
     signal: interrupted,

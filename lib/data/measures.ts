@@ -49,15 +49,11 @@ function metricsOf(line: Line): Readonly<Record<string, number>> {
   return metrics as Record<string, number>;
 }
 
-/** The values of a pair's two pictures. Throws ERR_DATA where one has none. */
+/** The values of a pair's two pictures; undefined where one has none: not everything can be measured in every picture. */
 export function measuresOf(
   { values }: Measures,
-  { pair, a, b }: Comparison,
-): { a: readonly number[]; b: readonly number[] } {
-  const of = (picture: string): readonly number[] => {
-    const row = values.get(picture);
-    if (!row) throw new ReflError('ERR_DATA', `the pair ${pair} needs the metrics of ${picture}, which has none`);
-    return row;
-  };
-  return { a: of(a), b: of(b) };
+  { a, b }: Comparison,
+): { a: readonly number[]; b: readonly number[] } | undefined {
+  const [first, second] = [values.get(a), values.get(b)];
+  return first && second && { a: first, b: second };
 }

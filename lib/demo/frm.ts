@@ -110,10 +110,11 @@ export async function demoFrm(
 
   const heldOut = [...new Set(inputs.filter((input) => input.kind === 'heldout').map(({ person }) => person))].sort();
   const { report: svm, labels } = await stage('classifier', async (onDone) => {
-    const samples = asked.map((comparison): Sample => {
+    const samples = asked.flatMap((comparison): Sample[] => {
       const { a, b, ties } = verdicts.get(comparison.pair)!;
       const { pair, person } = comparison;
-      return { pair, person, ...measuresOf(measures, comparison), share: (a + ties / 2) / (a + b + ties) };
+      const values = measuresOf(measures, comparison);
+      return values ? [{ pair, person, ...values, share: (a + ties / 2) / (a + b + ties) }] : [];
     });
     const search = { ...grid, holdout: heldOut, seed };
     const found = await searchPreference(measures.metrics, samples, search, { signal, onTrained: onDone });

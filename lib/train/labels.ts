@@ -25,15 +25,19 @@ export interface Label extends Comparison {
   readonly share: number;
   /** Whether people voted, or the classifier stands in. */
   readonly source: 'people' | 'svm';
-  /** What the classifier makes of the pair, above 0 for A; the nearer to 0, the closer the pair. Also where people voted. */
+  /**
+   * What the classifier makes of the pair, above 0 for A; the nearer to 0, the closer the pair. Also where people voted; 0 where
+   * the pictures were not measured.
+   */
   readonly margin: number;
   /** `heldout` for people that nothing may be trained on. */
   readonly split: 'train' | 'heldout';
 }
 
 /**
- * Labels every pair: by people's votes where there are any, by the classifier elsewhere, with its probability or, `hard`, with 0
- * or 1. Throws ERR_DATA where the metrics are not those of the classifier.
+ * Labels pairs: by people's votes where there are any, by the classifier elsewhere, with its probability or, `hard`, with 0
+ * or 1. Pairs that have neither votes nor measures are left out. Throws ERR_DATA where the metrics are not those of the
+ * classifier.
  */
 export function labelPairs(
   comparisons: readonly Comparison[],
@@ -48,20 +52,17 @@ export function labelPairs(
     throw new ReflError('ERR_DATA', `the classifier was trained on ${both}`);
   }
   const held = new Set(heldOut);
-  return comparisons.map((comparison) => {
-    const rows = measuresOf(measures, comparison);
-    const [a, b] = [rows.a, rows.b].map((row) => columns.map((k) => row[k]));
-    const margin = svm.margin(a, b);
+  return comparisons.flatMap((comparison): Label[] => {
     const verdict = verdicts.get(comparison.pair);
     const votes = verdict && shareOf(verdict);
-    const guess = hard ? (Math.sign(margin) + 1) / 2 : svm.probability(a, b);
-    return {
-      ...comparison,
-      share: votes ?? guess,
-      source: votes === undefined ? 'svm' : 'people',
-      margin,
-      split: held.has(comparison.person) ? 'heldout' : 'train',
-    };
+    const split = held.has(comparison.person) ? 'heldout' : 'train';
+    const rows = measuresOf(measures, comparison);
+    if (!rows) return votes === undefined ? [] : [{ ...comparison, share: votes, source: 'people', margin: 0, split }];
+    const [a, b] = [rows.a, rows.b].map((row) => columns.map((k) => row[k]));
+    const margin = svm.margin(a, b);
+    if (votes !== undefined) return [{ ...comparison, share: votes, source: 'people', margin, split }];
+    const share = hard ? (Math.sign(margin) + 1) / 2 : svm.probability(a, b);
+    return [{ ...comparison, share, source: 'svm', margin, split }];
   });
 }
 
