@@ -43,14 +43,14 @@ export const largestPickle = 16 << 20;
 /** Limits that no checkpoint comes near and that keep a hostile one from exhausting memory. */
 const mostObjects = 2_000_000;
 const mostValues = 4_000_000;
-const longestInteger = 64;
+const longestNumber = 64;
 const longestName = 1000;
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 const latin1 = new TextDecoder('latin1');
 
 /**
- * Reads one pickle, of protocols 0 to 5, from byte `from` on. Dictionaries become maps, lists and tuples arrays, integers
+ * Reads one pickle, of protocols 2 to 5, from byte `from` on. Dictionaries become maps, lists and tuples arrays, integers
  * bigints where numbers cannot hold them. Throws ERR_WEIGHTS on whatever is not a pickle, is too large or asks for
  * more than `context` gives; takes time and memory in proportion to the bytes.
  */
@@ -98,9 +98,7 @@ class Machine {
     N: (m) => m.#push(null),
     '\x88': (m) => m.#push(true),
     '\x89': (m) => m.#push(false),
-    I: (m) => m.#push(m.#int()),
-    L: (m) => m.#push(m.#decimal(m.#line().replace(/L$/, ''))),
-    F: (m) => m.#push(Number(m.#line())),
+    I: (m) => m.#push(m.#decimal()),
     J: (m) => m.#push(m.#take(4).readInt32LE()),
     K: (m) => m.#push(m.#byte()),
     M: (m) => m.#push(m.#take(2).readUInt16LE()),
@@ -108,8 +106,6 @@ class Machine {
     '\x8a': (m) => m.#push(m.#long(m.#byte())),
     '\x8b': (m) => m.#push(m.#long(m.#length4())),
 
-    S: (m) => m.#push(m.#quoted()),
-    V: (m) => m.#push(m.#line()),
     U: (m) => m.#push(latin1.decode(m.#take(m.#byte()))),
     T: (m) => m.#push(latin1.decode(m.#take(m.#length4()))),
     X: (m) => m.#push(m.#text(m.#length4())),
@@ -126,22 +122,18 @@ class Machine {
     '\x86': (m) => m.#make(m.#popMany(2)),
     '\x87': (m) => m.#make(m.#popMany(3)),
     ']': (m) => m.#make([]),
-    l: (m) => m.#make(m.#popMark()),
     a: (m) => m.#append(m.#popMany(1)),
     e: (m) => m.#append(m.#popMark()),
     '}': (m) => m.#make(new Map()),
-    d: (m) => m.#dictionary(),
     s: (m) => m.#setItems(m.#popMany(2)),
     u: (m) => m.#setItems(m.#popMark()),
     '\x8f': (m) => m.#make([]),
     '\x90': (m) => m.#append(m.#popMark()),
     '\x91': (m) => m.#make(m.#popMark()),
 
-    p: (m) => m.#remember(Number(m.#decimal(m.#line()))),
     q: (m) => m.#remember(m.#byte()),
     r: (m) => m.#remember(m.#length4()),
     '\x94': (m) => m.#remember(m.#memo.size),
-    g: (m) => m.#recall(Number(m.#decimal(m.#line()))),
     h: (m) => m.#recall(m.#byte()),
     j: (m) => m.#recall(m.#length4()),
 
@@ -152,7 +144,6 @@ class Machine {
     R: (m) => m.#reduce(...(m.#popMany(2) as [unknown, unknown])),
     '\x81': (m) => m.#reduce(...(m.#popMany(2) as [unknown, unknown])),
     b: (m) => m.#build(m.#pop()),
-    P: (m) => m.#make(m.#context.persistent(m.#line())),
     Q: (m) => m.#make(m.#context.persistent(m.#pop())),
   };
 
@@ -207,30 +198,17 @@ class Machine {
     }
   }
 
-  #quoted(): string {
+  /** Protocol 2 of Python 2 writes integers of more than 32 bits so. */
+  #decimal(): number | bigint {
     const line = this.#line();
-    const quote = line[0];
-    if (line.length < 2 || !(quote === "'" || quote === '"') || line.at(-1) !== quote) {
-      throw this.#fault(`a string before byte ${this.#at} has no quotes`);
-    }
-    return line.slice(1, -1);
-  }
-
-  #int(): unknown {
-    const line = this.#line();
-    // Protocols 0 and 1 write truth values so.
-    return line === '01' || line === '00' ? line === '01' : this.#decimal(line);
-  }
-
-  #decimal(text: string): number | bigint {
-    if (text.length > longestInteger || !/^\s*[+-]?\d+\s*$/.test(text)) {
+    if (line.length > longestNumber || !/^-?\d+$/.test(line)) {
       throw this.#fault(`an integer before byte ${this.#at} is none`);
     }
-    return exact(BigInt(text.trim().replace('+', '')));
+    return exact(BigInt(line));
   }
 
   #long(length: number): number | bigint {
-    if (length > longestInteger) throw this.#fault(`an integer at byte ${this.#at} has ${length} bytes`);
+    if (length > longestNumber) throw this.#fault(`an integer at byte ${this.#at} has ${length} bytes`);
     const digits = this.#take(length);
     let value = 0n;
     for (let i = length; i-- > 0; ) value = (value << 8n) | BigInt(digits[i]);
@@ -239,7 +217,7 @@ class Machine {
 
   #protocol(): void {
     const protocol = this.#byte();
-    if (protocol > 5) throw this.#fault(`its protocol is ${protocol}; 2 to 5 are known`);
+    if (protocol < 2 || protocol > 5) throw this.#fault(`its protocol is ${protocol}; 2 to 5 are known`);
   }
 
   // The stack.
@@ -299,12 +277,6 @@ class Machine {
     if (list instanceof Instance) return;
     if (!Array.isArray(list)) throw this.#fault(`the operation before byte ${this.#at} adds to what is no list`);
     for (const value of values) list.push(value);
-  }
-
-  #dictionary(): void {
-    const items = this.#popMark();
-    this.#make(new Map());
-    this.#setItems(items);
   }
 
   #setItems(items: unknown[]): void {
