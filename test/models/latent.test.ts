@@ -5,13 +5,14 @@ import * as assert from 'uvu/assert';
 import { input } from '../../lib/graph/tensor.ts';
 import { copiedFrom } from '../../lib/models/controlnet.ts';
 import { ControlLDM, diffbir } from '../../lib/models/diffbir.ts';
-import { type LatentConfig, sd21 } from '../../lib/models/latent.ts';
+import { sd21 } from '../../lib/models/latent.ts';
 import { OSEDiff } from '../../lib/models/osediff.ts';
 import { initialize } from '../../lib/nn/init.ts';
 import { folded } from '../../lib/nn/lora.ts';
 import type { Module, Parameter } from '../../lib/nn/module.ts';
 import { type Device, evaluate, openDevice, type Parameters } from '../../lib/runtime/index.ts';
 import { close, relativeError, sameBits } from '../support/assert.ts';
+import { smallLatent as small } from '../support/latent.ts';
 import { random } from '../support/random.ts';
 
 const test = suite<{ device: Device }>('latent', {} as { device: Device });
@@ -20,24 +21,6 @@ test.before(async (context) => {
 });
 test.after(({ device }) => device.dispose());
 
-const small: LatentConfig = {
-  unet: {
-    in_channels: 2,
-    out_channels: 2,
-    model_channels: 8,
-    channel_mult: [1, 2],
-    num_res_blocks: 1,
-    attention_resolutions: [2],
-    num_heads: 2,
-    context_dim: 6,
-    num_groups: 4,
-  },
-  vae: {
-    embed_dim: 2,
-    ddconfig: { in_channels: 3, out_ch: 3, ch: 8, ch_mult: [1, 1], num_res_blocks: 1, z_channels: 2, num_groups: 4 },
-  },
-  text: { embed_dim: 3, text_cfg: { context_length: 5, vocab_size: 11, width: 6, heads: 2, layers: 2 } },
-};
 const control = { ...small, controlnet: { ...small.unet, hint_channels: 2 } };
 
 const numbers = (seed: number, size: number): Float32Array => {

@@ -17,18 +17,8 @@ import {
   restoredByOSEDiff,
 } from '../../../lib/train/refl/restored.ts';
 import { close, sameBits } from '../../support/assert.ts';
-import {
-  batched,
-  fill,
-  judging,
-  judgingFeeds,
-  latentConfig,
-  type Networks,
-  networks,
-  numbers,
-  sides,
-  terms,
-} from './support.ts';
+import { smallLatent } from '../../support/latent.ts';
+import { batched, fill, judging, judgingFeeds, type Networks, networks, numbers, sides, terms } from './support.ts';
 
 const test = suite<{ device: Device }>('objective', {} as { device: Device });
 test.before(async (context) => {
@@ -235,7 +225,7 @@ test('recomputed blocks give the same bits', async ({ device }) => {
 
 test("OSEDiff's step moves its adapters, and drifts from nothing at first", async ({ device }) => {
   const { lpips, clip } = networks(dtype);
-  const [model, frozen] = withDType(dtype, () => [0, 1].map(() => new OSEDiff(latentConfig, { unet: 2, vae: 2 })));
+  const [model, frozen] = withDType(dtype, () => [0, 1].map(() => new OSEDiff(smallLatent, { unet: 2, vae: 2 })));
   using parameters = device.parameters();
   for (const [i, module] of [model, frozen].entries()) fill(parameters, module, 1, i === 1);
   fill(parameters, lpips, 1200, true);

@@ -22,7 +22,8 @@ import { copyValues, frozenBeside, trainAdapters } from '../../../lib/train/refl
 import { ControlLDMTrainee, NetworkTrainee, OSEDiffTrainee, type Trainee } from '../../../lib/train/refl/trainees.ts';
 import { Validation } from '../../../lib/train/refl/validation.ts';
 import { close, sameBits } from '../../support/assert.ts';
-import { fill, latentConfig, networks, numbers, sides, terms, tokens } from './support.ts';
+import { smallLatent } from '../../support/latent.ts';
+import { fill, networks, numbers, sides, terms, tokens } from './support.ts';
 
 const test = suite<{ device: Device; folder: string }>('refl', {} as { device: Device; folder: string });
 test.before(async (context) => {
@@ -93,7 +94,7 @@ async function made(device: Device, kind: Kind): Promise<{ models: ReflModels; p
       return ControlLDMTrainee.create(device, parameters, { model, stage1, frozen, side, context, walk });
     },
     osediff: async () => {
-      const [own, copy] = [0, 1].map(() => new OSEDiff(latentConfig, { unet: 2, vae: 2 }));
+      const [own, copy] = [0, 1].map(() => new OSEDiff(smallLatent, { unet: 2, vae: 2 }));
       trainAdapters(own);
       const frozen = frozenBeside(copy, own);
       fill(parameters, own, 1);

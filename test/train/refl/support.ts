@@ -2,33 +2,14 @@ import type { DType, TypedArray } from '../../../lib/graph/dtype.ts';
 import { input } from '../../../lib/graph/tensor.ts';
 import { CLIP } from '../../../lib/models/clip.ts';
 import { ControlLDM } from '../../../lib/models/diffbir.ts';
-import type { LatentConfig } from '../../../lib/models/latent.ts';
 import { LPIPS } from '../../../lib/models/lpips.ts';
 import { type Module, withDType } from '../../../lib/nn/module.ts';
 import { frmReward, type Judged } from '../../../lib/reward/reward.ts';
 import type { Parameters } from '../../../lib/runtime/index.ts';
 import { lpipsLoss, paperWeights, rewardLoss, type Weighted, waveletLoss } from '../../../lib/train/refl/objective.ts';
+import { smallLatent } from '../../support/latent.ts';
 import { random } from '../../support/random.ts';
 
-/** Latents of 2 channels, half as wide as images. */
-export const latentConfig: LatentConfig = {
-  unet: {
-    in_channels: 2,
-    out_channels: 2,
-    model_channels: 8,
-    channel_mult: [1, 2],
-    num_res_blocks: 1,
-    attention_resolutions: [2],
-    num_heads: 2,
-    context_dim: 6,
-    num_groups: 4,
-  },
-  vae: {
-    embed_dim: 2,
-    ddconfig: { in_channels: 3, out_ch: 3, ch: 8, ch_mult: [1, 1], num_res_blocks: 1, z_channels: 2, num_groups: 4 },
-  },
-  text: { embed_dim: 3, text_cfg: { context_length: 5, vocab_size: 11, width: 6, heads: 2, layers: 2 } },
-};
 /** Sides of images and of latents. */
 export const sides = { image: 16, latent: 8 };
 export const tokens = 5;
@@ -52,8 +33,8 @@ export function fill(parameters: Parameters, module: Module, seed: number, froze
 /** The networks of a small DiffBIR and its judges, with parameters of `dtype`. */
 export const networks = (dtype: DType) =>
   withDType(dtype, () => ({
-    model: new ControlLDM({ ...latentConfig, controlnet: { ...latentConfig.unet, hint_channels: 2 } }),
-    frozen: new ControlLDM({ ...latentConfig, controlnet: { ...latentConfig.unet, hint_channels: 2 } }).controlnet,
+    model: new ControlLDM({ ...smallLatent, controlnet: { ...smallLatent.unet, hint_channels: 2 } }),
+    frozen: new ControlLDM({ ...smallLatent, controlnet: { ...smallLatent.unet, hint_channels: 2 } }).controlnet,
     lpips: new LPIPS({ vgg_channels: [4, 'M', 6] }),
     clip: new CLIP({
       embed_dim: 6,
