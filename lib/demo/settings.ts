@@ -41,8 +41,8 @@ export type DemoStage = (typeof demoStages)[number];
  */
 export const frmDemo: FrmDemoSettings = {
   heldOut: ['sample3_0', 'sample5_2', 'sample5_4', 'sample6'],
-  morphs: 100,
-  counts: { train: 240, morph: 200, heldout: 140 },
+  morphs: 60,
+  counts: { train: 200, morph: 130, heldout: 112 },
   perFace: 4,
   metrics: ['psnr', 'landmark_shift', 'person_distance', 'naturalness', 'sharpness', 'noise'],
   svm: { costs: [1, 10, 100], gammas: [0.01, 0.03, 0.1], folds: 4 },
@@ -51,5 +51,5 @@ export const frmDemo: FrmDemoSettings = {
     vision_cfg: { image_size: 256, patch_size: 16, width: 64, layers: 2, head_width: 32 },
     text_cfg: { context_length: 16, vocab_size: 514, width: 32, heads: 2, layers: 1 },
   },
-  ...{ steps: 600, batch: 16, lr: 1e-3, warmup: 30, weightDecay: 0.05, seed: 1 },
+  ...{ steps: 700, batch: 16, lr: 1e-3, warmup: 50, weightDecay: 0.2, seed: 1 },
 };

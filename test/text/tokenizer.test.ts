@@ -6,7 +6,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { cleanText } from '../../lib/text/clean.ts';
 import { ClipTokenizer } from '../../lib/text/tokenizer.ts';
-import { readVocabulary } from '../../lib/text/vocabulary.ts';
+import { byteTokenizer, readVocabulary } from '../../lib/text/vocabulary.ts';
 import { errorOf } from '../support/runtime.ts';
 
 const test = suite<{ folder: string }>('tokenizer', {} as { folder: string });
@@ -41,6 +41,14 @@ test('pairs are merged in their order, words end, digits stand alone', async ({ 
   assert.equal(tokenizer.tokens('e\u0301'), [106 + 0xc3 - 0xae, 94 + 0xa9 - 0xa1 + 256]);
   assert.equal(tokenizer.tokens(' '), []);
   assert.equal(tokenizer.tokens('low <end_of_text> low'), [low, end, low]);
+});
+
+test('a vocabulary of bytes alone spells everything', async ({ folder }) => {
+  const tokenizer = await ClipTokenizer.load(put(folder, 'bytes.json', byteTokenizer()));
+  assert.is(tokenizer.size, 514);
+  assert.equal(tokenizer.tokens('A face'), [last('a'), ...[...'fac'].map(letter), last('e')]);
+  assert.equal(tokenizer.tokens('e\u0301'), [106 + 0xc3 - 0xae, 94 + 0xa9 - 0xa1 + 256]);
+  assert.equal([...tokenizer.encode(['a'], 4).ids], [512, last('a'), 513, 0]);
 });
 
 test('text is cleaned as CLIP cleans it', () => {

@@ -105,6 +105,8 @@ test('a search finds the rule behind the choices, and what it rests on', async (
 
   const again = await searchPreference(metricNames, samples(60), options);
   assert.equal(again.svm.state, svm.state);
+  const named = await searchPreference(metricNames, samples(60), { ...options, holdout: heldOut });
+  assert.equal([named.svm.state, named.heldOut], [svm.state, heldOut], 'the same people by their names');
   // The people held out took no part: whatever they chose, the classifier is the same.
   const held = new Set(heldOut);
   const turned = samples(60).map((s) => (held.has(s.person) ? { ...s, share: 1 - s.share } : s));
