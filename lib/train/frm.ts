@@ -30,7 +30,7 @@ export interface FrmOptions {
   /** Folder for checkpoints, events and the finished weights. */
   readonly out: string;
   readonly steps: number;
-  /** Pairs a batch, and batches a step: a step is made of the mean gradient of all their pairs. */
+  /** Pairs a batch, and batches a step: a step is made of the summed gradient of all their pairs. */
   readonly batch: number;
   readonly accumulate: number;
   /** Peak learning rate: it grows over `warmup` steps and falls to 0 along a cosine. */
@@ -65,7 +65,7 @@ export interface FrmStep {
   readonly loss: number;
   /** Share of the step's decided pairs that the model ordered as their labels do, before the step. */
   readonly accuracy: number;
-  /** Norm of the mean gradient; a step at which it is not finite changes nothing. */
+  /** Norm of the gradient, summed over all pairs; a step at which it is not finite changes nothing. */
   readonly norm: number;
   readonly lr: number;
   readonly seconds: number;

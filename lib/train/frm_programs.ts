@@ -1,7 +1,7 @@
 import { ReflError } from '../errors.ts';
 import { type Share, wilson } from '../eval/interval.ts';
 import { grad } from '../graph/grad.ts';
-import { cast, clamp, full } from '../graph/ops/elementwise.ts';
+import { affine, cast, clamp, full } from '../graph/ops/elementwise.ts';
 import { assign } from '../graph/ops/optim.ts';
 import type { Graph } from '../graph/program.ts';
 import { substitute } from '../graph/substitute.ts';
@@ -16,7 +16,6 @@ import { agreement, logistic, logLoss } from './preference_svm.ts';
 
 export interface TrainerOptions {
   readonly batch: number;
-  readonly accumulate: number;
   readonly weightDecay: number;
   readonly average: boolean;
   readonly recompute: boolean;
@@ -50,7 +49,7 @@ export class PreferenceTrainer {
 
   async compile(device: Device, parameters: Parameters): Promise<TrainerPrograms> {
     const { clip, learner } = this;
-    const { batch, accumulate, recompute, dtype } = this.options;
+    const { batch, recompute, dtype } = this.options;
     const images = cast(input('images', [2 * batch, ...clip.visual.imageSize, 3]), dtype);
     const ids = input('ids', [batch, clip.positional_embedding.value.shape[0]], 'i32');
     const paired = pairedScores(features(clip, images, ids, { recompute }));
@@ -59,12 +58,9 @@ export class PreferenceTrainer {
     const scale = clip.logit_scale.value;
     const limited = assign(full([1], 1), [[scale, clamp(scale, 0, mostScale)]]);
 
-    const learning = await learner.compile(
-      device,
-      parameters,
-      { outputs: { loss, s }, gradients: grad(loss, learner.weights) },
-      accumulate,
-    );
+    // HPS v2 sums the loss over the pairs of a step, which Adam's eps is meant for: batches add up, and are not averaged.
+    const gradients = grad(affine(loss, batch), learner.weights);
+    const learning = await learner.compile(device, parameters, { outputs: { loss, s }, gradients }, 1);
     const compiled: { dispose(): void }[] = [learning];
     const compile = async (graph: Graph): Promise<Program> => {
       const program = await device.compile(graph, { parameters });
@@ -121,7 +117,7 @@ export class TrainerPrograms {
     return { loss: loss[0], correct: scores.reduce((sum, score) => sum + score, 0), decided: scores.length };
   }
 
-  /** Makes step number `step`, from 1, of the gradients that were added; returns the norm of their mean. */
+  /** Makes step number `step`, from 1, of the gradients that were added; returns the norm of their sum over all pairs. */
   async update(step: number, lr: number): Promise<number> {
     const norm = await this.learning.update(step, lr);
     await this.limit.run();

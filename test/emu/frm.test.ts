@@ -36,7 +36,7 @@ async function step(kind: string, dtype: 'f32' | 'bf16', recompute: boolean): Pr
   using parameters = device.parameters();
   await initialize(device, parameters, clip, 5n);
   const trainer = new PreferenceTrainer(clip, {
-    ...{ batch: 2, accumulate: 1, weightDecay: 0, average: true, recompute, dtype },
+    ...{ batch: 2, weightDecay: 0, average: true, recompute, dtype },
   });
   await trainer.learner.create(parameters);
   using programs = await trainer.compile(device, parameters);

@@ -13,7 +13,7 @@ async function plan(dtype: 'f32' | 'bf16', recompute: boolean): Promise<{ peak: 
   unlock(clip);
   using parameters = device.parameters();
   for (const { value, trainable } of clip.namedParameters().values()) parameters.add(value, { frozen: !trainable });
-  const options = { batch: 16, accumulate: 2, weightDecay: 0.35, average: false, recompute, dtype };
+  const options = { batch: 16, weightDecay: 0.35, average: false, recompute, dtype };
   const trainer = new PreferenceTrainer(clip, options);
   await trainer.learner.create(parameters);
   using programs = await trainer.compile(device, parameters);
