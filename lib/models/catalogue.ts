@@ -11,7 +11,7 @@ export interface NeededFile {
   readonly what: string;
   /** Names that it is published under, in the order in which they are looked for. */
   readonly names: readonly string[];
-  /** Bytes, about; undefined where that depends on the form. */
+  /** Bytes, about; undefined where they are not known. */
   readonly bytes?: number;
   /** Where its authors publish it. */
   readonly source: string;
@@ -89,7 +89,7 @@ const osediff = (name: string): NeededFile => ({
   licence: apache,
 });
 
-const clip = (names: readonly string[], bytes: number, source: string): readonly NeededFile[] => [
+const clip = (names: readonly string[], source: string, bytes?: number): readonly NeededFile[] => [
   { role: 'weights', what: 'the scorer, CLIP ViT-H/14', names, bytes, source, licence: apache },
   tokenizer,
 ];
@@ -143,17 +143,17 @@ export const knownModels: readonly KnownModel[] = [
   {
     name: 'hps-v2',
     describe: 'Human Preference Score 2: how well pictures fit captions',
-    files: clip(['HPS_v2_compressed.pt', 'HPS_v2.pt'], 1.97e9, 'Hugging Face xswu/HPSv2'),
+    files: clip(['HPS_v2_compressed.pt', 'HPS_v2.pt'], 'Hugging Face xswu/HPSv2', 1.97e9),
   },
   {
     name: 'hps-v2.1',
     describe: 'Human Preference Score 2.1',
-    files: clip(['HPS_v2.1_compressed.pt'], 1.97e9, 'Hugging Face xswu/HPSv2'),
+    files: clip(['HPS_v2.1_compressed.pt'], 'Hugging Face xswu/HPSv2', 1.97e9),
   },
   {
     name: 'face-reward',
     describe: "DiffusionReward's FaceRewardModel: how well faces fit captions",
-    files: clip(['FaceRewardModel.pth'], 3.94e9, 'Hugging Face wubin1928/BFR_RL'),
+    files: clip(['FaceRewardModel.pth'], 'Hugging Face wubin1928/BFR_RL'),
   },
 ];
 
@@ -170,8 +170,9 @@ export function knownModel(name: string): KnownModel {
 }
 
 /**
- * Finds a model's files by their published names in `folder` or below it: paths by role, a folder's for one of diffusers. Throws ERR_OPTION for an unknown
- * name, and one ERR_FILE that lists all missing files, with where to get them; those for `spared` roles may be missing.
+ * Finds a model's files by their published names in `folder` or below it: paths by role, a folder's for one of diffusers.
+ * Throws ERR_OPTION for an unknown name, and one ERR_FILE that lists all missing files, with where to get them; those for
+ * `spared` roles may be missing.
  */
 export async function findModelFiles(
   name: string,

@@ -133,8 +133,9 @@ function allParts(file: WeightsFile): FoundPart[] {
 const inside = /(^|\.)(visual|text_model|text_model\.embeddings|decoder|encoder)\.$/;
 
 /**
- * The tensors of one network of a file, by the names that its class has here, whatever they are there: original, of diffusers, or
- * of transformers. Its values are read from the same file. Throws ERR_WEIGHTS that says what the file holds instead.
+ * The tensors of one network of a file, by the names that its class has here, whatever they are there: original, of
+ * diffusers, or of transformers. Its values are read from the same file. Throws ERR_WEIGHTS that says what the file holds
+ * instead.
  */
 export function partOf(file: WeightsFile, part: Part): WeightsFile {
   const same = allParts(file).filter((other) => other.part === part);

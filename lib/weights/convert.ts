@@ -27,8 +27,8 @@ const floats: readonly FileType[] = ['F64', 'F32', 'F16', 'BF16'];
 const mostCopies = 4;
 
 /**
- * Writes tensors and metadata as one safetensors file, which appears when it is whole; numbers rounded to 16 bits go to the nearest.
- * Values that lie in rows are copied from file to file; others take the memory of one tensor.
+ * Writes tensors and metadata as one safetensors file, which appears when it is whole; numbers rounded to 16 bits go to the
+ * nearest. Values that lie in rows are copied from file to file; others take the memory of one tensor.
  * Throws ERR_FILE, and ERR_WEIGHTS for values that end early or lack the file's checksum.
  */
 export async function convertWeights(

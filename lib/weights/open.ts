@@ -11,8 +11,8 @@ import { openTorchZip } from './torch_zip.ts';
 /**
  * Opens weights in whatever form they are, which their content says and not their name: a safetensors file, a checkpoint of
  * PyTorch (zip, TorchScript or the stream of before 1.6), an index (`*.index.json`) of either in shards, or a folder of
- * diffusers, whose parts' keys begin with the part's name (`unet.conv_in.weight`). Nothing is read but what describes the tensors,
- * and nothing in a file is ever run.
+ * diffusers, whose parts' keys begin with the part's name (`unet.conv_in.weight`). Nothing is read but what describes the
+ * tensors, and nothing in a file is ever run.
  *
  * Throws ERR_FILE where something cannot be read, ERR_WEIGHTS where it is damaged or in no such form.
  */
