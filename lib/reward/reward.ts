@@ -22,8 +22,6 @@ export interface Judged {
  * with its weight.
  */
 export interface Reward {
-  /** Names it in logs. */
-  readonly name: string;
   /** How good each image is, [N]: the higher the better, 1 at best. What the trainer minimises is the mean of 1 less it. */
   score(judged: Judged): Tensor;
 }
@@ -38,7 +36,6 @@ export const frmReward = (
   clip: CLIP,
   { compute, antialias, ...options }: { antialias?: boolean; compute?: DType } & ForwardOptions = {},
 ): Reward => ({
-  name: 'frm',
   score({ images, captions }) {
     const [size] = clip.visual.imageSize;
     const small = diffusionRewardPreprocess(affine(images, 2, -1), { size, antialias });

@@ -8,14 +8,16 @@ import * as assert from 'uvu/assert';
 import type { PairSource } from '../../../lib/data/pairs.ts';
 import type { TypedArray } from '../../../lib/graph/dtype.ts';
 import { add, square, sub } from '../../../lib/graph/ops/elementwise.ts';
+import { slice } from '../../../lib/graph/ops/layout.ts';
 import { mean } from '../../../lib/graph/ops/reduce.ts';
 import type { Tensor } from '../../../lib/graph/tensor.ts';
 import { OSEDiff } from '../../../lib/models/osediff.ts';
 import { SwinIR } from '../../../lib/models/swinir.ts';
 import { Conv2d } from '../../../lib/nn/layers.ts';
 import { Module } from '../../../lib/nn/module.ts';
-import { frmReward, type Judged } from '../../../lib/reward/reward.ts';
+import { frmReward, type Judged, type Reward } from '../../../lib/reward/reward.ts';
 import { type Device, openDevice, type Parameters } from '../../../lib/runtime/index.ts';
+import { rewardLoss } from '../../../lib/train/refl/objective.ts';
 import { type ReflObservation, type ReflOptions, type ReflStep, trainRefl } from '../../../lib/train/refl/refl.ts';
 import { type ReflModels, Session } from '../../../lib/train/refl/session.ts';
 import { copyValues, frozenBeside, trainAdapters } from '../../../lib/train/refl/trainable.ts';
@@ -207,6 +209,30 @@ test('the judge moves away from what it is given, and the restorer towards the j
   await trainRefl(device, parameters, pairs, still, moved, { onStep: ({ judge }) => margins.push(judge!.margin) });
   const [first, last] = [average(margins.slice(0, 8)), average(margins.slice(-8))];
   assert.ok(last > first + 0.05, `photographs were preferred by ${first}, then by ${last}`);
+  models.trainee.dispose();
+  parameters.dispose();
+});
+
+test("other people's rewards are functions of the graph, of which several may be weighed", async ({
+  device,
+  folder,
+}) => {
+  const { models, parameters } = await made(device, 'network');
+  const part = (c: number): Reward => ({
+    score: ({ images }) => mean(slice(images, [0, 0, 0, c], [images.shape[0], side, side, 1]), [1, 2, 3]),
+  });
+  const terms = {
+    red: { weight: 1, loss: rewardLoss(part(0)) },
+    blue: { weight: -0.5, loss: rewardLoss(part(2)) },
+    green: { weight: 0, loss: rewardLoss(part(1)) },
+  };
+  const seen: ReflStep[] = [];
+  const run = { ...options, out: folder, steps: 5, moving: undefined };
+  await trainRefl(device, parameters, pairs, { ...models, terms }, run, { onStep: (step) => seen.push(step) });
+  const [first, last] = [seen[0].losses, seen[4].losses];
+  assert.ok(last.red < first.red - 0.01 && last.blue > first.blue + 0.01, JSON.stringify([first, last]));
+  assert.equal(Object.keys(seen[0].norms), ['red', 'blue'], 'what has no weight is only told');
+  assert.ok(Number.isFinite(first.green));
   models.trainee.dispose();
   parameters.dispose();
 });
