@@ -62,7 +62,8 @@ export class DiffBIRModel extends LatentModel {
   readonly #stage1: SwinIR;
   readonly #model: ControlLDM;
 
-  private constructor(options: LatentModelOptions, version: DiffBIRVersion, stage1: SwinIR, model: ControlLDM) {
+  /** Of networks whose parameters are in the stages. */
+  constructor(options: LatentModelOptions, version: DiffBIRVersion, stage1: SwinIR, model: ControlLDM) {
     super(options, model);
     this.#version = version;
     this.#alphas = version.zeroTerminalSnr ? zeroTerminalSnr(alphasCumprod()) : alphasCumprod();

@@ -34,7 +34,8 @@ export class OSEDiffModel extends LatentModel {
   readonly #model: OSEDiff;
   readonly #mendsColours: boolean;
 
-  private constructor(options: LatentModelOptions, model: OSEDiff, mendsColours: boolean) {
+  /** Of networks whose parameters are in the stages. */
+  constructor(options: LatentModelOptions, model: OSEDiff, mendsColours: boolean) {
     super(options, model);
     this.#model = model;
     this.#mendsColours = mendsColours;

@@ -8,8 +8,8 @@ import type { RunOptions, Values } from '../runtime/index.ts';
 import { type ImageShape, makePlane, type Plane, type Region } from './plane.ts';
 import type { Stages } from './stages.ts';
 
-/** Bytes of the input of a tile, which is copied at once while the event loop waits. */
-const tileBytes = 2 ** 24;
+/** Bytes of a tile before or after a piece, whichever are more: they are copied at once while the event loop waits. */
+const tileBytes = 2 ** 22;
 
 /** Statistics as numbers: mean and biased variance of [N, groups]. */
 interface Measured {
@@ -23,7 +23,7 @@ export interface PairedPiece extends Omit<Piece, 'forward'> {
 }
 
 export interface PiecesOptions extends RunOptions {
-  /** Bytes of a tile's input; about 16 MB when left out. */
+  /** Bytes of a tile before or after a piece; about 4 MB when left out. */
   readonly bytes?: number;
 }
 
@@ -118,9 +118,7 @@ async function eachTile(
   convert?: (y: Tensor) => Tensor,
 ): Promise<void> {
   const [n, height, width, channels] = planes[0].shape;
-  const largest = Math.floor(Math.sqrt(bytes / 4 / n / channels) / 8) * 8;
-  const side = Number.isFinite(piece.reach) ? Math.max(8, largest) : Infinity;
-  const tiles = tilesOf(height * piece.scale, width * piece.scale, side);
+  const tiles = tilesOf(height * piece.scale, width * piece.scale, sideOf(piece, n, channels, bytes));
   const known: Measured[] = [];
   for (let done = false; !done; ) {
     const found: { measured: Measured; positions: number }[] = [];
@@ -137,6 +135,15 @@ async function eachTile(
     }
     if (!done) known.push(together(found));
   }
+}
+
+/** Positions a side of a tile of the output for which neither it nor what it comes from takes more than about `bytes`. */
+function sideOf(piece: PairedPiece, n: number, channels: number, bytes: number): number {
+  if (!Number.isFinite(piece.reach)) return Infinity;
+  const small = [n, 8, 8, channels];
+  const [, , , outputs] = piece.forward(input('x', small), input('other', small)).shape;
+  const perPosition = 4 * n * Math.max(outputs, channels / piece.scale ** 2);
+  return Math.max(8, Math.floor(Math.sqrt(bytes / perPosition) / 8) * 8);
 }
 
 /** Tiles of at most `side` a side that cover an image without overlap. */
