@@ -1,12 +1,15 @@
+import { totalmem } from 'node:os';
 import { memoryUsage } from 'node:process';
 import type { CommandModule } from 'yargs';
 import { ReflError } from '../errors.ts';
 import { openDevice } from '../runtime/index.ts';
 import { trainedModels } from '../train/refl/open.ts';
+import { type PlanOptions, planMemory, plannedModels } from '../train/refl/plan.ts';
 import { type ReflObservation, type ReflStart, type ReflStep, trainRefl } from '../train/refl/refl.ts';
 import { paperWalk } from '../train/refl/rollout.ts';
 import { paperJudge } from '../train/refl/session.ts';
 import { setUp } from '../train/refl/setup.ts';
+import { UsageError } from './failure.ts';
 import { interrupted } from './interrupt.ts';
 import { deviceOptions } from './options.ts';
 import { clock, Progress } from './progress.ts';
@@ -17,14 +20,14 @@ interface Args {
   model: string;
   weights?: string;
   networks?: string;
-  judge: string;
-  tokenizer: string;
+  judge?: string;
+  tokenizer?: string;
   lpips?: string[];
   independent?: string;
   caption: string;
   heldOut?: string;
   looks: number;
-  out: string;
+  out?: string;
   steps: number;
   batch: number;
   accumulate: number;
@@ -41,6 +44,7 @@ interface Args {
   seed: number;
   validateEvery: number;
   checkpointEvery: number;
+  plan: boolean;
   device: string;
   threads?: number;
   json: boolean;
@@ -52,7 +56,7 @@ const text = (describe: string) => ({ describe, type: 'string', requiresArg: tru
 const flag = (describe: string) => ({ describe, type: 'boolean', default: false }) as const;
 
 export const trainReflCommand: CommandModule<object, Args> = {
-  command: 'refl <sources..>',
+  command: 'refl [sources..]',
   describe: 'train a restorer by a face reward model; started again, it goes on from its newest checkpoint',
   builder: (yargs) =>
     yargs
@@ -60,8 +64,7 @@ export const trainReflCommand: CommandModule<object, Args> = {
         describe: 'folders of photographs, none smaller than a crop; FOLDER=2 is drawn from twice as often',
         type: 'string',
         array: true,
-        default: undefined,
-        demandOption: true,
+        default: [],
       })
       .options({
         model: {
@@ -70,14 +73,14 @@ export const trainReflCommand: CommandModule<object, Args> = {
         },
         weights: text("folder with the model's official files"),
         networks: text('a JSON file of configurations, for networks of other sizes than the published ones'),
-        judge: { ...text('file of the face reward model, or of any CLIP that train frm wrote'), demandOption: true },
-        tokenizer: { ...text("CLIP's tokenizer.json, its list of merges, or a folder with one"), demandOption: true },
+        judge: text('file of the face reward model, or of any CLIP that train frm wrote'),
+        tokenizer: text("CLIP's tokenizer.json, its list of merges, or a folder with one"),
         lpips: { describe: "LPIPS's files: VGG16 and the linear layers", type: 'string', array: true },
         independent: text('another face reward model, which nobody learns from, to watch by'),
         caption: { ...text('what all photographs show'), default: 'a photo of a face' },
         heldOut: text('folder of photographs to look at and not to train on'),
         looks: number('crops of those', 8),
-        out: { ...text('folder for checkpoints, events, previews and weights'), alias: 'o', demandOption: true },
+        out: { ...text('folder for checkpoints, events, previews and weights'), alias: 'o' },
         steps: number('updates of the weights', 3500),
         batch: number('images a batch', 1),
         accumulate: number('batches an update', 4),
@@ -94,6 +97,7 @@ export const trainReflCommand: CommandModule<object, Args> = {
         seed: number('of crops, damage and noise', 231),
         validateEvery: number('updates between looks at the held-out photographs', 500),
         checkpointEvery: number('updates between checkpoints', 500),
+        plan: flag(`say how much memory it takes and do nothing: for ${plannedModels.join(', ')}; needs no files`),
         ...deviceOptions,
         json: { describe: 'print one JSON object an update and a look', type: 'boolean', default: false },
       }),
@@ -123,18 +127,24 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
     }
   }
   if (!(args.lr > 0 && args.judgeLr > 0)) throw new ReflError('ERR_OPTION', 'learning rates must be above 0');
-  const { model, weights, networks, judge, tokenizer, lpips, independent, caption, heldOut, looks, crop, seed } = args;
-  const { out, steps, batch, accumulate, lr, recompute, validateEvery, checkpointEvery } = args;
+  const moving = args.judgeEvery ? { ...paperJudge, every: args.judgeEvery, lr: args.judgeLr } : undefined;
+  const walk = { ...paperWalk, steps: args.rollout, traced: args.gradientSteps };
+  if (args.plan) return printPlan(args, { moving, walk }, json);
+  const { judge, tokenizer, out } = args;
+  if (!sources.length || judge === undefined || tokenizer === undefined || out === undefined) {
+    throw new UsageError('name folders of photographs, --judge, --tokenizer and --out');
+  }
+  const { model, weights, networks, lpips, independent, caption, heldOut, looks, crop, seed } = args;
+  const { steps, batch, accumulate, lr, recompute, validateEvery, checkpointEvery } = args;
   const photographs = await Promise.all(sources.map(sourceOf));
   using device = await openDevice(name, { threads });
   const setup = await setUp(device, {
     ...{ model, weights, networks, judge, tokenizer, lpips, independent, caption, heldOut, looks, photographs, seed },
-    ...{ side: crop, recompute, walk: { ...paperWalk, steps: args.rollout, traced: args.gradientSteps } },
+    ...{ side: crop, recompute, walk },
     unlocked: args.unlockAll ? 'all' : { imageGroups: args.imageGroups, textLayers: args.textLayers },
   });
   try {
     let progress: Progress | undefined;
-    const moving = args.judgeEvery ? { ...paperJudge, every: args.judgeEvery, lr: args.judgeLr } : undefined;
     const options = {
       ...{ out, steps, batch, accumulate, lr, seed, moving, recompute, validateEvery, checkpointEvery },
       ...{ weightDecay: 0.01, drift: setup.opened.drift },
@@ -170,8 +180,49 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
   }
 }
 
+/** The memory of a published model's training, in both precisions. */
+async function printPlan(
+  {
+    model,
+    crop: side = 512,
+    batch,
+    accumulate,
+    recompute,
+  }: Pick<Args, 'model' | 'crop' | 'batch' | 'accumulate' | 'recompute'>,
+  recipe: Pick<PlanOptions, 'moving' | 'walk'>,
+  json: boolean,
+): Promise<void> {
+  if (!plannedModels.includes(model)) {
+    const others = 'a model with files of its own says what it takes as it starts';
+    throw new UsageError(`--plan knows ${plannedModels.join(', ')}; ${others}`);
+  }
+  const memory = totalmem();
+  for (const compute of ['f32', 'bf16'] as const) {
+    const plan = await planMemory(model, { ...recipe, side, batch, accumulate, recompute, compute });
+    if (json) {
+      console.log(JSON.stringify({ model, side, batch, compute, ...plan, memory }));
+      continue;
+    }
+    const all = plan.state + plan.programs;
+    const parts = `${gigabytes(plan.state)} of weights, sums and moments, ${gigabytes(plan.programs)} beside them`;
+    console.log(`${model} at ${side} x ${side}, batch ${batch}, ${compute}: ${gigabytes(all)} (${parts})`);
+    if (compute === 'f32' && all > memory)
+      console.log(`  this machine has ${gigabytes(memory)}: ${advice(recompute, recipe)}`);
+  }
+}
+
+function advice(recompute: boolean, { moving }: Pick<PlanOptions, 'moving'>): string {
+  const ways = [
+    ...(recompute ? [] : ['--recompute']),
+    ...(moving ? ['--judge-every 0, which leaves the judge as it is'] : []),
+    'a smaller --crop',
+  ];
+  return `it takes less with ${ways.join(', or ')}`;
+}
+
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
+
 function described({ trained, peakBytes, stateBytes, from }: ReflStart): string[] {
-  const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
   const memory = `${gigabytes(stateBytes)} of weights and state, ${gigabytes(peakBytes)} beside them`;
   const begin = from ? `going on from step ${from}` : 'from the start';
   return [`${(trained / 1e6).toFixed(2)} million parameters train; ${memory}; ${begin}`];

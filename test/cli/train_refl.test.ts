@@ -102,6 +102,19 @@ for (const [name, [files, trained, args]] of Object.entries(forms)) {
   });
 }
 
+test('the plan of a published model needs no files', async () => {
+  const plan = async (args: string[]) => records((await refl(['train', 'refl', '--plan', '--json', ...args])).stdout);
+  const [full, half] = await plan(['--model', 'osediff-face', '--recompute']);
+  assert.equal([full.compute, half.compute, half.trained], ['f32', 'bf16', 4_436_908]);
+  assert.ok(half.state + half.programs < 16e9 && half.state < full.state);
+  const { code, stdout } = await refl(['train', 'refl', '--plan', '--model', 'osediff-face', '--crop', '256']);
+  assert.is(code, 0);
+  assert.match(stdout, /^osediff-face at 256 x 256, batch 1, f32: [\d.]+ GB \([\d.]+ GB of weights/);
+  const shipped = await refl(['train', 'refl', '--plan']);
+  assert.is(shipped.code, 2);
+  assert.match(errorLines(shipped).join(), /--plan knows diffbir-v1/);
+});
+
 test('wrong use is said in one line', async () => {
   const lines = async (args: string[]): Promise<string> => {
     const outcome = await train('wrong', args);
@@ -111,6 +124,8 @@ test('wrong use is said in one line', async () => {
   assert.match(await lines(['--model', tiny, '--crop', '30']), /multiples of 8 pixels, got 30/);
   assert.match(await lines(['--model', 'diffbir-v2.1', '--weights', folder]), /diffbir-v2\.1 cannot be trained/);
   assert.match(await lines(['--model', 'diffbir-v1']), /weights/);
+  const nothing = await refl(['train', 'refl', photographs, ...common]);
+  assert.match(errorLines(nothing).join(), /name folders of photographs, --judge, --tokenizer and --out/);
   assert.match(await lines(['--model', tiny, '--lr', '0']), /learning rates must be above 0/);
 });
 
