@@ -60,6 +60,7 @@ export const restoreCommand: CommandModule<object, Args> = {
         describe: 'a JSON file of the configurations of networks that are not of the published size',
         type: 'string',
       },
+      fold: { describe: "fold OSEDiff's adapters into its weights: faster, for more memory", type: 'boolean' },
       memory: {
         requiresArg: true,
         describe: 'gigabytes that a model keeps to besides its weights, by tiles [half of what is free]',

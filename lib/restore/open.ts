@@ -26,6 +26,8 @@ export interface ModelSource {
   readonly tokenizer?: string;
   /** A JSON file of the networks' configurations, as {@link Networks}, where they are not of the published size. */
   readonly networks?: string;
+  /** Whether OSEDiff's adapters are folded into its weights: faster, for more memory. */
+  readonly fold?: boolean;
   /** Gigabytes (10^9 bytes) that its programs keep to besides weights: half of what is free when left out. Less makes smaller tiles. */
   readonly memory?: number;
 }
@@ -42,11 +44,14 @@ type Open = (
   options: LatentModelOptions,
   paths: ReadonlyMap<string, string>,
   config: DiffBIRConfig,
+  fold: boolean | undefined,
 ) => Promise<ImageModel>;
 
 const openDiffBIR =
   (version: DiffBIRVersion): Open =>
-  async (options, paths, config) => {
+  async (options, paths, config, fold) => {
+    if (fold !== undefined)
+      throw new ReflError('ERR_OPTION', `${options.name} has no use for fold: it has no adapters`);
     const [control, stage1] = [await openWeights(paths.get('controlnet')!), await openWeights(paths.get('stage1')!)];
     const own = { controlnet: partOf(control, 'controlnet'), stage1: partOf(stage1, 'swinir') };
     return DiffBIRModel.load(options, version, { ...(await openBase(paths)), ...own }, config);
@@ -54,9 +59,9 @@ const openDiffBIR =
 
 const openOSEDiff =
   (mendsColours: boolean): Open =>
-  async (options, paths, config) => {
+  async (options, paths, config, fold) => {
     const adapters = adaptersOf(await openWeights(paths.get('adapters')!));
-    return OSEDiffModel.load(options, { config, mendsColours }, await openBase(paths), adapters);
+    return OSEDiffModel.load(options, { config, mendsColours, fold }, await openBase(paths), adapters);
   };
 
 /** The networks of Stable Diffusion. */
@@ -95,7 +100,7 @@ export async function openImageModel(device: Device, name: string, source: Model
   const tokenizer = words === undefined ? undefined : await ClipTokenizer.load(words);
   const stages = new Stages(device, source.memory === undefined ? undefined : source.memory * 1e9);
   try {
-    return await brought[name]({ name, size: config.size, stages, tokenizer }, paths, config);
+    return await brought[name]({ name, size: config.size, stages, tokenizer }, paths, config, source.fold);
   } catch (error) {
     stages.dispose();
     throw error;

@@ -93,6 +93,7 @@ export class Restorer {
     tokenizer,
     networks,
     memory,
+    fold,
     device = 'auto',
     threads,
     batch = 1,
@@ -105,7 +106,7 @@ export class Restorer {
     signal?.throwIfAborted();
     const opened = await openDevice(device, { threads });
     try {
-      const images = await openImageModel(opened, model, { weights, tokenizer, networks, memory });
+      const images = await openImageModel(opened, model, { weights, tokenizer, networks, memory, fold });
       signal?.throwIfAborted();
       return new Restorer(model, opened, images, batch);
     } catch (error) {

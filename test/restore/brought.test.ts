@@ -1,8 +1,9 @@
-// timeout: 400 s
+// timeout: 600 s
 // Models whose files their users bring, from official names and keys to pictures. Weights are random and networks small: every
 // tensor of every file has its part in the result.
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
@@ -143,6 +144,49 @@ test('the command line restores by every version of DiffBIR from a folder', asyn
   assert.match(wrong.stderr, /has no use for steps/);
 });
 
+test('adapters may be folded into the weights', async () => {
+  const weights = folders['osediff-face'];
+  const restore = async (fold: boolean): Promise<Buffer> => {
+    using restorer = await Restorer.load({ model: 'osediff-face', weights, networks: shrunk, fold, device: 'cpu' });
+    return sharp((await restorer.restore(source, { aligned: true })).image)
+      .raw()
+      .toBuffer();
+  };
+  assert.ok(distance(await restore(true), await restore(false)) <= 2);
+});
+
+test('a text encoder may lack what diffusion does not read', async () => {
+  const files = osediffFiles();
+  const shorter = join(folder, 'shorter');
+  mkdirSync(shorter);
+  for (const { tensors } of files.values()) for (const key of tensors.keys()) if (unread.test(key)) tensors.delete(key);
+  await writeOfficial(shorter, files);
+  assert.ok((await pixelsOf('osediff-face')).equals(await pixelsOf('osediff-face', shorter)));
+});
+
+test('the faces of a photograph and what lies around them', async () => {
+  const group = createRequire(import.meta.url).resolve('@vladmandic/face-api/demo/sample5.jpg');
+  const photograph = await sharp(group).resize(400).png().toBuffer();
+  const { width, height } = await sharp(photograph).metadata();
+  using restorer = await Restorer.load({
+    model: 'osediff-face',
+    weights: folders['osediff-face'],
+    networks: shrunk,
+    batch: 3,
+  });
+  const around = await restorer.restore(photograph, { tile: true });
+  const faces = await restorer.restore(photograph);
+  for (const { image, figures } of [around, faces]) {
+    assert.is(figures.faces, 5);
+    const { info } = await sharp(image).raw().toBuffer({ resolveWithObject: true });
+    assert.equal([info.width, info.height], [width, height]);
+  }
+  const pixels = async (image: Uint8Array): Promise<Buffer> =>
+    sharp(image).extract({ left: 0, top: 0, width: 40, height: 20 }).raw().toBuffer();
+  const corner = await pixels(photograph);
+  assert.ok(distance(await pixels(faces.image), corner) === 0 && distance(await pixels(around.image), corner) > 0);
+});
+
 test('a picture of any size is restored as a whole, one that is small enlarged first', async () => {
   using restorer = await Restorer.load({ model: 'osediff-face', weights: folders['osediff-face'], networks });
   for (const [width, height] of [
@@ -185,6 +229,8 @@ test('what is missing or does not fit is one error that says so', async () => {
   await refused({ weights: undefined }, 'ERR_OPTION', /diffbir-v1 does not come with this package: name the folder/);
   await refused({ model: 'diffbir-v2' }, 'ERR_FILE', /lacks a file of diffbir-v2; put there/);
   await refused({ networks: undefined }, 'ERR_WEIGHTS', /v2-1_512-ema-pruned\.ckpt does not fit the model/);
+  await refused({ fold: true }, 'ERR_OPTION', /diffbir-v1 has no use for fold/);
+  await refused({ memory: -1 }, 'ERR_OPTION', /memory must be a number of gigabytes/);
   await refused({ model: 'face-256', networks: undefined }, 'ERR_OPTION', /face-256 has no use for weights/);
   await refused({ networks: join(folders['diffbir-v1'], 'merges.txt') }, 'ERR_OPTION', /describes no networks/);
   await refused({ networks: join(folder, 'none.json') }, 'ERR_FILE', /none\.json/);
