@@ -23,7 +23,7 @@ const wanted = (name: string, family?: string): boolean =>
   !names.length || names.some((text) => text === family || name.includes(text));
 
 const ops = opBenches.filter(({ name, family }) => wanted(name, family));
-const models = modelBenches.filter(({ name }) => wanted(name));
+const models = modelBenches.filter(({ name, onRequest }) => wanted(name) && (names.length || !onRequest));
 const opening = wanted('opening');
 if (!ops.length && !models.length && !opening) throw new Error(`nothing to measure is named ${names.join(' or ')}`);
 

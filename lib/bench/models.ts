@@ -1,4 +1,3 @@
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { alphasCumprod } from '../diffusion/schedule.ts';
 import type { TypedArray } from '../graph/dtype.ts';
 import { affine, sub } from '../graph/ops/elementwise.ts';
@@ -8,56 +7,11 @@ import { UNet } from '../models/unet.ts';
 import { AutoencoderKL, posterior } from '../models/vae.ts';
 import { initialize } from '../nn/init.ts';
 import { CropModel } from '../restore/model.ts';
-import type { Device, Program, RunOptions } from '../runtime/index.ts';
+import type { Program } from '../runtime/index.ts';
+import { type ModelBench, timed } from './model_bench.ts';
+import { restorerBenches } from './restorers.ts';
 import { fill } from './timing.ts';
 import { workOf } from './work.ts';
-
-/** One step of a model, timed. */
-export interface ModelTimes {
-  readonly name: string;
-  /** Seconds of each run; one before them, which packs the weights, is left out. */
-  readonly seconds: readonly number[];
-  /** Operations of a run, as {@link workOf} counts them; undefined where the graph is not at hand. */
-  readonly flops?: number;
-}
-
-export interface ModelRun {
-  readonly times: readonly ModelTimes[];
-  /** 99th percentile, in milliseconds, by how much a timer due every millisecond came late while programs ran. */
-  readonly loopDelay: number;
-}
-
-export interface ModelBench {
-  readonly name: string;
-  readonly describe: string;
-  run(device: Device, options: ModelOptions): Promise<ModelRun>;
-}
-
-interface ModelOptions extends RunOptions {
-  /** How often each step is timed. */
-  readonly runs: number;
-}
-
-/** Times `steps` one after another, a round to warm up and `runs` more. */
-async function timed(
-  steps: Record<string, () => Promise<unknown>>,
-  { runs, onProgress }: ModelOptions,
-): Promise<{ seconds: Record<string, number[]>; loopDelay: number }> {
-  const names = Object.keys(steps);
-  const seconds = Object.fromEntries(names.map((name) => [name, [] as number[]]));
-  const delay = monitorEventLoopDelay({ resolution: 1 });
-  for (let round = 0; round <= runs; round++) {
-    for (const [i, name] of names.entries()) {
-      onProgress?.((round + i / names.length) / (runs + 1));
-      const start = performance.now();
-      await steps[name]();
-      if (round) seconds[name].push((performance.now() - start) / 1000);
-    }
-    delay.enable();
-  }
-  delay.disable();
-  return { seconds, loopDelay: delay.percentile(99) / 1e6 };
-}
 
 /** The model that ships, on one face of its own size. */
 const face256: ModelBench = {
@@ -142,4 +96,4 @@ const sd21: ModelBench = {
   },
 };
 
-export const modelBenches: readonly ModelBench[] = [face256, sd21];
+export const modelBenches: readonly ModelBench[] = [face256, sd21, ...restorerBenches];

@@ -1,5 +1,6 @@
 import type { CommandModule } from 'yargs';
-import { type ModelBench, modelBenches } from '../bench/models.ts';
+import type { ModelBench } from '../bench/model_bench.ts';
+import { modelBenches } from '../bench/models.ts';
 import { families, type OpBench, opBenches } from '../bench/ops.ts';
 import { median, TimedOp } from '../bench/timing.ts';
 import { type Device, openDevice } from '../runtime/index.ts';
