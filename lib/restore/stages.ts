@@ -15,12 +15,15 @@ interface Kept {
   busy: number;
 }
 
+/** Bytes of programs that are kept whatever the budget: compiling one again packs all of its weights again. */
+const leastKept = 2 ** 30;
+
 /** Of a device that cannot be asked how much memory is free. */
 const unknownMemory = 2 ** 33;
 
 /**
  * The programs that a model consists of, by name and shape. Each is compiled when it is first needed, and kept as long as all
- * together fit the budget: what was used longest ago goes first.
+ * together fit the budget, or {@link leastKept}: what was used longest ago goes first.
  */
 export class Stages {
   readonly device: Device;
@@ -76,12 +79,13 @@ export class Stages {
     return { program, bytes: 0, busy: 0 };
   }
 
-  /** Lets go of programs that are not running until the rest fits the budget. */
+  /** Lets go of programs that are not running until the rest fits. */
   #evict(): void {
+    const most = Math.max(this.budget, leastKept);
     let held = 0;
     for (const { bytes } of this.#programs.values()) held += bytes;
     for (const [key, kept] of this.#programs) {
-      if (held <= this.budget) return;
+      if (held <= most) return;
       if (kept.busy) continue;
       this.#programs.delete(key);
       held -= kept.bytes;

@@ -18,7 +18,7 @@ import { Stages } from '../../lib/restore/stages.ts';
 import { type Device, evaluate, openDevice } from '../../lib/runtime/index.ts';
 import { loadWeights } from '../../lib/weights/load.ts';
 import { openWeights } from '../../lib/weights/open.ts';
-import { tinyDiffBIR, writeDiffBIR } from './latent_support.ts';
+import { openDiffBIR, tinyDiffBIR, writeDiffBIR } from './latent_support.ts';
 import { distance, failure, picture, temporaryFolder } from './support.ts';
 
 const test = suite<{ device: Device }>('diffbir', {} as { device: Device });
@@ -31,11 +31,8 @@ const folder = temporaryFolder();
 const paths = await writeDiffBIR((name) => join(folder, name));
 
 async function load(device: Device, version: DiffBIRVersion = diffbirVersions.v1, size = 16, memory?: number) {
-  const files = Object.fromEntries(
-    await Promise.all(Object.entries(paths).map(async ([name, path]) => [name, await openWeights(path)] as const)),
-  );
   const options = { name: 'tiny', size, stages: new Stages(device, memory) };
-  return DiffBIRModel.load(options, version, files as never, tinyDiffBIR);
+  return DiffBIRModel.load(options, version, await openDiffBIR(paths), tinyDiffBIR);
 }
 
 const rgb = async (width: number, height: number, brightness = 1) => ({

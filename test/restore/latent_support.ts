@@ -3,6 +3,8 @@ import { ControlLDM } from '../../lib/models/diffbir.ts';
 import { OSEDiff } from '../../lib/models/osediff.ts';
 import { SwinIR } from '../../lib/models/swinir.ts';
 import type { Module } from '../../lib/nn/module.ts';
+import type { DiffBIRFiles } from '../../lib/restore/diffbir.ts';
+import { openWeights } from '../../lib/weights/open.ts';
 import { type Source, writeSafetensors } from '../../lib/weights/write.ts';
 import { random } from '../support/random.ts';
 
@@ -80,6 +82,14 @@ export async function writeDiffBIR(
     stage1: new SwinIR(config.stage1),
   };
   return writeParts(at, parts);
+}
+
+/** Opens the parts that {@link writeDiffBIR} wrote. */
+export async function openDiffBIR(paths: Record<string, string>): Promise<DiffBIRFiles> {
+  const [unet, vae, text, controlnet, stage1] = await Promise.all(
+    ['unet', 'vae', 'text', 'controlnet', 'stage1'].map((name) => openWeights(paths[name])),
+  );
+  return { unet, vae, text, controlnet, stage1 };
 }
 
 /** Writes what OSEDiff adds to Stable Diffusion: its adapters, and the UNet's first convolution, which it trained too. */
