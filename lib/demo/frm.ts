@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { readChoices, readComparisons } from '../data/comparisons.ts';
+import { readChoices, readComparisons, shareOf } from '../data/comparisons.ts';
 import { toJsonLines } from '../data/jsonl.ts';
 import { measuresOf, readMeasures } from '../data/measures.ts';
 import { ReflError } from '../errors.ts';
@@ -9,7 +9,7 @@ import { makeCandidates } from '../restore/candidates.ts';
 import { openDevice } from '../runtime/index.ts';
 import { byteTokenizer } from '../text/vocabulary.ts';
 import { trainFrm } from '../train/frm.ts';
-import { labelPairs, writeLabels } from '../train/labels.ts';
+import { type Label, labelPairs, writeLabels } from '../train/labels.ts';
 import { searchPreference } from '../train/preference_search.ts';
 import { type Sample, savePreferenceModel } from '../train/preference_svm.ts';
 import { DemoRestorers, faceOf } from './candidates.ts';
@@ -38,6 +38,7 @@ export interface FrmDemoEvents {
 const files = {
   pairs: join('candidates', 'pairs.jsonl'),
   measures: 'measures.jsonl',
+  distances: 'distances.jsonl',
   choices: 'choices.jsonl',
   svm: 'svm.json',
   labels: 'labels.jsonl',
@@ -85,21 +86,29 @@ export async function demoFrm(
     const folder = join(out, 'candidates');
     await makeCandidates(named, restorers.candidates, { out: folder, perFace, seed, signal, onDone, onFailed: failed });
   });
-  const { value: comparisons } = await readComparisons(path('pairs'));
+  const { value: pairs } = await readComparisons(path('pairs'));
   const inputOf = new Map(inputs.map((input) => [input.id, input]));
   const ofPicture = (picture: string): Input => inputOf.get(faceOf(picture))!;
+  const isMeasured = ({ a }: { a: string }): boolean => {
+    const { kind, number } = ofPicture(a);
+    return kind === 'heldout' || number < options.measured[kind];
+  };
   const distances = await stage('measures', async (onDone) => {
-    const restored = [...new Set(comparisons.flatMap(({ a, b }) => [a, b]))];
-    const pictures = restored.map((image) => ({ image, clean: ofPicture(image).clean }));
+    const restored = [...new Set(pairs.flatMap(({ a, b }) => [a, b]))];
+    const pictures = restored.map((image) => {
+      return { image, clean: ofPicture(image).clean, metrics: isMeasured({ a: image }) };
+    });
     pictures.sort((x, y) => (x.clean < y.clean ? -1 : Number(x.clean > y.clean)));
     return measureRestored(device, pictures, {
-      ...{ out: path('measures'), metrics, size, device: kind, threads, signal, onDone },
+      ...{ out: path('measures'), distances: path('distances'), metrics, size, device: kind, threads, signal, onDone },
     });
   });
   const distanceOf = (picture: string): number => distances.get(picture)!;
+  const comparisons = pairs.filter(({ a, b }) => distances.has(a) && distances.has(b));
 
-  // People are asked about photographs alone; what they would say of morphs is the classifier's to tell.
-  const asked = comparisons.filter(({ a }) => ofPicture(a).kind !== 'morph');
+  const measured = comparisons.filter(isMeasured);
+  // What people would say of the morphs that are measured is the classifier's to tell.
+  const asked = comparisons.filter((pair) => !isMeasured(pair) || ofPicture(pair.a).kind !== 'morph');
   const choices = asked.map(({ pair, a, b }) => {
     const gap = distanceOf(b) - distanceOf(a);
     return { pair, annotator: 'feature-distance', choice: gap > 0 ? 'a' : gap < 0 ? 'b' : 'tie' };
@@ -120,7 +129,14 @@ export async function demoFrm(
     const found = await searchPreference(measures.metrics, samples, search, { signal, onTrained: onDone });
     const model = { ...found, metrics: measures.metrics };
     await savePreferenceModel(path('svm'), model);
-    const labels = labelPairs(comparisons, verdicts, measures, model);
+    const others = asked.filter((pair) => !isMeasured(pair));
+    const labels = [
+      ...labelPairs(measured, verdicts, measures, model),
+      ...others.map((comparison): Label => {
+        const share = shareOf(verdicts.get(comparison.pair)!)!;
+        return { ...comparison, share, source: 'people', margin: 0, split: 'train' };
+      }),
+    ];
     await writeLabels(path('labels'), labels);
     return { report: found.report, labels };
   });

@@ -12,6 +12,8 @@ export interface Input {
   readonly id: string;
   readonly person: string;
   readonly kind: ClearFace['kind'];
+  /** Its number among those of its kind. */
+  readonly number: number;
   readonly clean: string;
   readonly degraded: string;
 }
@@ -44,16 +46,17 @@ export async function makeInputs(
     const own = faces.filter((face) => face.kind === kind);
     return Array.from({ length: own.length ? counts[kind] : 0 }, (_, i) => ({
       face: own[i % own.length],
+      number: i,
       id: `${kind}-${String(i).padStart(4, '0')}`,
     }));
   });
   using degrader = new Degrader(device);
   const inputs: Input[] = [];
-  for (const [done, { face, id }] of wanted.entries()) {
+  for (const [done, { face, id, number }] of wanted.entries()) {
     signal?.throwIfAborted();
     const { person, kind } = face;
     const [clean, degraded] = ['clean', 'degraded'].map((folder) => join(out, folder, `${id}.png`));
-    inputs.push({ id, person, kind, clean, degraded });
+    inputs.push({ id, person, kind, number, clean, degraded });
     if (known.has(id)) continue;
     const draws = new Draws(seed, ...Buffer.from(id));
     const picture = await cut(await decodeImage(face.path), size, draws);

@@ -58,9 +58,11 @@ ${table(
 )}
 <p>face-256 was trained on photographs of the people to train on, and never saw those held out.</p>
 <h2>The classifier</h2>
-<p>It sees ${metrics.length} metrics of each picture (${metrics.join(', ')}), which compare with the original, and not the rule's distance.
+<p>It sees ${metrics.length} metrics of each picture (${metrics.join(', ')}), some of which compare with the original, and not
+the rule's distance.
 Cost ${svm.cost}, gamma ${svm.gamma}, ${svm.vectors} support vectors; in ${svm.validation.folds} folds of training people
-${shareText(svm.validation)}; on held-out people ${shareText(svm.heldOut)}. It labelled all pairs of morphs.</p>
+${shareText(svm.validation)}; on held-out people ${shareText(svm.heldOut)}. It labelled the pairs
+of morphs that the rule did not.</p>
 ${table(
   ['metric', 'accuracy lost without it', 'alone, on training people'],
   svm.metrics.map(({ name, importance, alone, better }) => [
