@@ -9,7 +9,7 @@ import { makeCandidates } from '../restore/candidates.ts';
 import { openDevice } from '../runtime/index.ts';
 import { byteTokenizer } from '../text/vocabulary.ts';
 import { trainFrm } from '../train/frm.ts';
-import { type Label, labelPairs, writeLabels } from '../train/labels.ts';
+import { labelPairs, writeLabels } from '../train/labels.ts';
 import { searchPreference } from '../train/preference_search.ts';
 import { type Sample, savePreferenceModel } from '../train/preference_svm.ts';
 import { DemoRestorers, faceOf } from './candidates.ts';
@@ -89,14 +89,14 @@ export async function demoFrm(
   const { value: pairs } = await readComparisons(path('pairs'));
   const inputOf = new Map(inputs.map((input) => [input.id, input]));
   const ofPicture = (picture: string): Input => inputOf.get(faceOf(picture))!;
-  const isMeasured = ({ a }: { a: string }): boolean => {
-    const { kind, number } = ofPicture(a);
+  const isMeasured = (picture: string): boolean => {
+    const { kind, number } = ofPicture(picture);
     return kind === 'heldout' || number < options.measured[kind];
   };
   const distances = await stage('measures', async (onDone) => {
     const restored = [...new Set(pairs.flatMap(({ a, b }) => [a, b]))];
     const pictures = restored.map((image) => {
-      return { image, clean: ofPicture(image).clean, metrics: isMeasured({ a: image }) };
+      return { image, clean: ofPicture(image).clean, metrics: isMeasured(image) };
     });
     pictures.sort((x, y) => (x.clean < y.clean ? -1 : Number(x.clean > y.clean)));
     return measureRestored(device, pictures, {
@@ -106,9 +106,8 @@ export async function demoFrm(
   const distanceOf = (picture: string): number => distances.get(picture)!;
   const comparisons = pairs.filter(({ a, b }) => distances.has(a) && distances.has(b));
 
-  const measured = comparisons.filter(isMeasured);
   // What people would say of the morphs that are measured is the classifier's to tell.
-  const asked = comparisons.filter((pair) => !isMeasured(pair) || ofPicture(pair.a).kind !== 'morph');
+  const asked = comparisons.filter(({ a }) => !isMeasured(a) || ofPicture(a).kind !== 'morph');
   const choices = asked.map(({ pair, a, b }) => {
     const gap = distanceOf(b) - distanceOf(a);
     return { pair, annotator: 'feature-distance', choice: gap > 0 ? 'a' : gap < 0 ? 'b' : 'tie' };
@@ -120,23 +119,15 @@ export async function demoFrm(
   const heldOut = [...new Set(inputs.filter((input) => input.kind === 'heldout').map(({ person }) => person))].sort();
   const { report: svm, labels } = await stage('classifier', async (onDone) => {
     const samples = asked.flatMap((comparison): Sample[] => {
-      const { a, b, ties } = verdicts.get(comparison.pair)!;
-      const { pair, person } = comparison;
       const values = measuresOf(measures, comparison);
-      return values ? [{ pair, person, ...values, share: (a + ties / 2) / (a + b + ties) }] : [];
+      const { pair, person } = comparison;
+      return values ? [{ pair, person, ...values, share: shareOf(verdicts.get(pair)!)! }] : [];
     });
     const search = { ...grid, holdout: heldOut, seed };
     const found = await searchPreference(measures.metrics, samples, search, { signal, onTrained: onDone });
     const model = { ...found, metrics: measures.metrics };
     await savePreferenceModel(path('svm'), model);
-    const others = asked.filter((pair) => !isMeasured(pair));
-    const labels = [
-      ...labelPairs(measured, verdicts, measures, model),
-      ...others.map((comparison): Label => {
-        const share = shareOf(verdicts.get(comparison.pair)!)!;
-        return { ...comparison, share, source: 'people', margin: 0, split: 'train' };
-      }),
-    ];
+    const labels = labelPairs(comparisons, verdicts, measures, model);
     await writeLabels(path('labels'), labels);
     return { report: found.report, labels };
   });

@@ -50,12 +50,13 @@ export const frmDemo: FrmDemoSettings = {
   counts: { train: 220, morph: 220, heldout: 112 },
   measured: { train: 100, morph: 60 },
   perFace: 4,
-  metrics: ['psnr', 'landmark_shift', 'person_distance', 'naturalness', 'sharpness', 'noise'],
+  // All of the set that needs no download but person_distance, which misleads here: face-256 knows the people to train on.
+  metrics: ['psnr', 'ssim', 'landmark_shift', 'naturalness', 'sharpness', 'noise'],
   svm: { costs: [1, 10, 100], gammas: [0.01, 0.03, 0.1], folds: 4 },
   clip: {
     embed_dim: 64,
     vision_cfg: { image_size: 256, patch_size: 16, width: 64, layers: 2, head_width: 32 },
     text_cfg: { context_length: 16, vocab_size: 514, width: 32, heads: 2, layers: 1 },
   },
-  ...{ steps: 800, batch: 16, lr: 1e-3, warmup: 50, weightDecay: 0.2, seed: 1 },
+  ...{ steps: 700, batch: 16, lr: 1e-3, warmup: 50, weightDecay: 0.2, seed: 1 },
 };
