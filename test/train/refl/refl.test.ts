@@ -23,6 +23,7 @@ import { type ReflModels, Session } from '../../../lib/train/refl/session.ts';
 import { copyValues, frozenBeside, trainAdapters } from '../../../lib/train/refl/trainable.ts';
 import { ControlLDMTrainee, NetworkTrainee, OSEDiffTrainee, type Trainee } from '../../../lib/train/refl/trainees.ts';
 import { Validation } from '../../../lib/train/refl/validation.ts';
+import { tinyDiffBIR } from '../../restore/latent_support.ts';
 import { close, sameBits } from '../../support/assert.ts';
 import { smallLatent } from '../../support/latent.ts';
 import { fill, networks, numbers, sides, terms, tokens } from './support.ts';
@@ -88,7 +89,7 @@ async function made(device: Device, kind: Kind): Promise<{ models: ReflModels; p
       return new NetworkTrainee(module, side);
     },
     diffbir: async () => {
-      const stage1 = new SwinIR({ ...swinir });
+      const stage1 = new SwinIR(tinyDiffBIR.stage1);
       fill(parameters, stage1, 600, true);
       fill(parameters, model, 1);
       await copyValues(parameters, frozen, model.controlnet);
@@ -110,19 +111,6 @@ async function made(device: Device, kind: Kind): Promise<{ models: ReflModels; p
     models: { trainee, terms: terms({ clip, lpips }), judge: clip, caption: Int32Array.of(10, 3, 4, 11, 0) },
   };
 }
-
-const swinir = {
-  img_size: 4,
-  in_chans: 3,
-  embed_dim: 8,
-  depths: [2],
-  num_heads: [2],
-  window_size: 4,
-  mlp_ratio: 2,
-  sf: 2,
-  unshuffle: true,
-  unshuffle_scale: 2,
-};
 
 const train = async (
   device: Device,
@@ -290,14 +278,16 @@ test('two batches of one are a batch of two', async ({ device }) => {
     await session.create(parameters);
     await session.compile(device, parameters, side);
     await session.step(1, images);
-    results.push(await Promise.all([...session.leaves.values()].map((leaf) => parameters.read(leaf))));
+    // First moments are the gradients, scaled. Weights would show AdamW's step, which makes as much of a rounding error as of a gradient.
+    const moments = [...session.leaves].filter(([key]) => key.startsWith('restorer.m.'));
+    results.push(await Promise.all(moments.map(([, leaf]) => parameters.read(leaf))));
     models.trainee.dispose();
     parameters.dispose();
   }
   const [apart, together] = results.map((all) =>
     Float64Array.from(all.flatMap((values) => Array.from(values, Number))),
   );
-  close(apart, together, 1e-5, 'weights and moments');
+  close(apart, together, 1e-4, 'the mean gradient');
 });
 
 test.run();
