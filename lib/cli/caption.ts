@@ -6,7 +6,7 @@ import { ClipTokenizer } from '../text/tokenizer.ts';
 import { UsageError } from './failure.ts';
 import { listInputs } from './inputs.ts';
 import { interrupted } from './interrupt.ts';
-import { fileOptions, inputs } from './options.ts';
+import { fileOptions, inputs, text } from './options.ts';
 import { Report } from './report.ts';
 
 interface Args {
@@ -27,7 +27,6 @@ interface Args {
 
 const count = (describe: string, value: number) =>
   ({ describe, type: 'number', requiresArg: true, default: value }) as const;
-const text = (describe: string) => ({ describe, type: 'string', requiresArg: true }) as const;
 
 export const captionCommand: CommandModule<object, Args> = {
   command: 'caption <inputs..>',

@@ -8,7 +8,7 @@ import { openDevice } from '../runtime/index.ts';
 import { UsageError } from './failure.ts';
 import { prepare } from './inputs.ts';
 import { interrupted } from './interrupt.ts';
-import { deviceOptions, type FileArgs, fileOptions, inputs } from './options.ts';
+import { deviceOptions, type FileArgs, fileOptions, inputs, number } from './options.ts';
 import { Progress } from './progress.ts';
 
 interface Args extends FileArgs {
@@ -19,9 +19,6 @@ interface Args extends FileArgs {
   morphs: number;
   seed: number;
 }
-
-const number = (describe: string, value: number) =>
-  ({ describe, type: 'number', requiresArg: true, default: value }) as const;
 
 export const facesCommand: CommandModule<object, Args> = {
   command: 'faces <inputs..>',

@@ -31,3 +31,13 @@ export interface FileArgs {
   readonly device: string;
   readonly threads?: number;
 }
+
+/** An option with a number, as yargs takes it. */
+export const number = (describe: string, value: number) =>
+  ({ describe, type: 'number', requiresArg: true, default: value }) as const;
+
+/** An option with a text: a path, a name. */
+export const text = (describe: string) => ({ describe, type: 'string', requiresArg: true }) as const;
+
+/** An option that is there or not. */
+export const flag = (describe: string) => ({ describe, type: 'boolean', default: false }) as const;

@@ -5,7 +5,7 @@ import { ReflError } from '../errors.ts';
 import { openDevice } from '../runtime/index.ts';
 import { baseConfig, trainBase } from '../train/base.ts';
 import { interrupted } from './interrupt.ts';
-import { deviceOptions } from './options.ts';
+import { deviceOptions, number } from './options.ts';
 import { clock, Progress } from './progress.ts';
 
 interface Args {
@@ -22,9 +22,6 @@ interface Args {
   threads?: number;
   json: boolean;
 }
-
-const number = (describe: string, value: number) =>
-  ({ describe, type: 'number', requiresArg: true, default: value }) as const;
 
 export const trainBaseCommand: CommandModule<object, Args> = {
   command: 'base <sources..>',

@@ -10,7 +10,7 @@ import { readLabels } from '../train/labels.ts';
 import { heard, interval, percent } from './comparisons.ts';
 import { UsageError } from './failure.ts';
 import { interrupted } from './interrupt.ts';
-import { deviceOptions } from './options.ts';
+import { deviceOptions, flag, number, text } from './options.ts';
 import { clock, Progress } from './progress.ts';
 
 interface Args extends Omit<FrmOptions, 'from' | 'unlocked' | 'dtype'> {
@@ -26,23 +26,18 @@ interface Args extends Omit<FrmOptions, 'from' | 'unlocked' | 'dtype'> {
   json: boolean;
 }
 
-const number = (describe: string, value: number) =>
-  ({ describe, type: 'number', requiresArg: true, default: value }) as const;
-const flag = (describe: string) => ({ describe, type: 'boolean', default: false }) as const;
-const file = (describe: string) => ({ describe, type: 'string', requiresArg: true }) as const;
-
 export const trainFrmCommand: CommandModule<object, Args> = {
   command: 'frm <labels>',
   describe: 'train a face reward model on labelled pairs; started again, it goes on from its newest checkpoint',
   builder: (yargs) =>
     yargs.positional('labels', { describe: 'what label wrote', type: 'string', demandOption: true }).options({
       weights: {
-        ...file('HPS v2 as published, or a .safetensors file of any CLIP, to start from'),
+        ...text('HPS v2 as published, or a .safetensors file of any CLIP, to start from'),
         conflicts: 'model',
       },
-      model: file("a JSON file in open_clip's words: a CLIP to be drawn anew, all of which trains"),
-      tokenizer: { ...file("CLIP's tokenizer.json, its list of merges, or a folder with one"), demandOption: true },
-      out: { ...file('folder for checkpoints, events for TensorBoard, and weights'), alias: 'o', demandOption: true },
+      model: text("a JSON file in open_clip's words: a CLIP to be drawn anew, all of which trains"),
+      tokenizer: { ...text("CLIP's tokenizer.json, its list of merges, or a folder with one"), demandOption: true },
+      out: { ...text('folder for checkpoints, events for TensorBoard, and weights'), alias: 'o', demandOption: true },
       steps: number('updates of the weights', 20_000),
       batch: number('pairs a batch', 16),
       accumulate: number('batches an update', 1),
@@ -53,16 +48,16 @@ export const trainFrmCommand: CommandModule<object, Args> = {
       textLayers: number('blocks of the text tower that train', 11),
       unlockAll: flag('train everything'),
       preprocessing: {
-        ...file('how pictures are brought to size, as score has it'),
+        ...text('how pictures are brought to size, as score has it'),
         choices: Object.keys(preprocessings) as Preprocessing[],
         default: 'hps' as Preprocessing,
       },
-      caption: file('of pairs that have none'),
+      caption: text('of pairs that have none'),
       onlyPeople: flag("train on people's labels alone"),
       average: flag('judge and keep averages of the weights'),
       recompute: flag('compute blocks twice, to save memory'),
       dtype: {
-        ...file('what the towers compute in: by default bf16 on a GPU, f32 elsewhere'),
+        ...text('what the towers compute in: by default bf16 on a GPU, f32 elsewhere'),
         choices: ['auto', 'f32', 'bf16'] as const,
         default: 'auto' as const,
       },

@@ -11,7 +11,7 @@ import { paperJudge } from '../train/refl/session.ts';
 import { setUp } from '../train/refl/setup.ts';
 import { UsageError } from './failure.ts';
 import { interrupted } from './interrupt.ts';
-import { deviceOptions } from './options.ts';
+import { deviceOptions, flag, number, text } from './options.ts';
 import { clock, Progress } from './progress.ts';
 import { sourceOf } from './train.ts';
 
@@ -49,11 +49,6 @@ interface Args {
   threads?: number;
   json: boolean;
 }
-
-const number = (describe: string, value: number) =>
-  ({ describe, type: 'number', requiresArg: true, default: value }) as const;
-const text = (describe: string) => ({ describe, type: 'string', requiresArg: true }) as const;
-const flag = (describe: string) => ({ describe, type: 'boolean', default: false }) as const;
 
 export const trainReflCommand: CommandModule<object, Args> = {
   command: 'refl [sources..]',

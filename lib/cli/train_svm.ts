@@ -6,6 +6,7 @@ import { type SearchReport, searchPreference } from '../train/preference_search.
 import { savePreferenceModel } from '../train/preference_svm.ts';
 import { comparisonOptions, interval, noteUnmeasured, pairsArgument, percent, readAll } from './comparisons.ts';
 import { interrupted } from './interrupt.ts';
+import { number } from './options.ts';
 import { Progress } from './progress.ts';
 
 interface Args {
@@ -21,8 +22,6 @@ interface Args {
   json: boolean;
 }
 
-const number = (describe: string, value: number) =>
-  ({ describe, type: 'number', requiresArg: true, default: value }) as const;
 const numbers = (describe: string, value: number[]) =>
   ({ describe, type: 'number', array: true, requiresArg: true, default: value }) as const;
 

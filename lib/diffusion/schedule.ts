@@ -1,4 +1,5 @@
 import { ReflError } from '../errors.ts';
+import { roundEven } from '../numbers.ts';
 
 /** Steps of the training noise schedule of Stable Diffusion. */
 export const TRAIN_STEPS = 1000;
@@ -51,7 +52,7 @@ export function evenTimesteps(count: number): number[] {
   const stride = (TRAIN_STEPS - 1) / (count - 1);
   const timesteps: number[] = [];
   // Added up, not multiplied: some sums lie on a half, and their last bit decides which way the original rounds.
-  for (let t = 0; timesteps.length < count; t += stride) timesteps.push(roundHalfEven(t));
+  for (let t = 0; timesteps.length < count; t += stride) timesteps.push(roundEven(t));
   return timesteps;
 }
 
@@ -72,10 +73,4 @@ export function trailingTimesteps(count: number): number[] {
   checkSteps(count);
   const stride = -(TRAIN_STEPS - 1) / count;
   return Array.from({ length: count }, (_, i) => Math.floor(i * stride + TRAIN_STEPS - 1));
-}
-
-function roundHalfEven(x: number): number {
-  const floor = Math.floor(x);
-  if (x - floor !== 0.5) return Math.round(x);
-  return floor % 2 ? floor + 1 : floor;
 }

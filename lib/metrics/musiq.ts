@@ -3,7 +3,7 @@ import { concat, pad, reshape, transpose } from '../graph/ops/layout.ts';
 import { resize } from '../graph/ops/resample.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
 import { MUSIQ, type MultiscalePatches } from '../models/musiq.ts';
-import { roundEven } from '../reward/preprocess.ts';
+import { roundEven } from '../numbers.ts';
 import type { Parameters } from '../runtime/index.ts';
 import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';

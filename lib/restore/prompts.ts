@@ -1,6 +1,7 @@
 import { ReflError } from '../errors.ts';
 import { input } from '../graph/tensor.ts';
 import type { LatentDiffusion } from '../models/latent.ts';
+import { concatenated } from '../numbers.ts';
 import type { RunOptions } from '../runtime/index.ts';
 import type { ClipTokenizer } from '../text/tokenizer.ts';
 import type { Stages } from './stages.ts';
@@ -31,13 +32,7 @@ export class Prompts {
   async features(texts: readonly string[], { signal }: RunOptions = {}): Promise<Float32Array> {
     const parts: Float32Array[] = [];
     for (const text of texts) parts.push(await this.#one(text, signal));
-    const whole = new Float32Array(parts.reduce((size, { length }) => size + length, 0));
-    let at = 0;
-    for (const part of parts) {
-      whole.set(part, at);
-      at += part.length;
-    }
-    return whole;
+    return concatenated(parts);
   }
 
   /** Throws ERR_OPTION on a text that cannot be understood. */

@@ -3,12 +3,13 @@ import { cosineSimilarity, l2Normalize } from '../graph/ops/compose.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import type { ImageSource } from '../image/picture.ts';
 import type { CLIP, CLIPConfig } from '../models/clip.ts';
+import { concatenated } from '../numbers.ts';
 import { type Device, openDevice, type Parameters, type Program } from '../runtime/index.ts';
 import { ClipTokenizer } from '../text/tokenizer.ts';
 import { loadWeights } from '../weights/load.ts';
 import { openWeights } from '../weights/open.ts';
 import { clipOf } from './clip_file.ts';
-import { checkPreprocessing, concatenated, Pictures, type Preprocessing } from './pictures.ts';
+import { checkPreprocessing, Pictures, type Preprocessing } from './pictures.ts';
 
 export interface RewardModelOptions {
   /**

@@ -120,14 +120,3 @@ function release(program: Promise<Program>): void {
     () => {},
   );
 }
-
-/** One array after the other. */
-export function concatenated(parts: readonly Float32Array[]): Float32Array {
-  const whole = new Float32Array(parts.reduce((length, part) => length + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}

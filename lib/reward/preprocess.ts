@@ -3,6 +3,7 @@ import { add, affine, cast, clamp, div, sub } from '../graph/ops/elementwise.ts'
 import { pad } from '../graph/ops/layout.ts';
 import { type ResizeMode, resize } from '../graph/ops/resample.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
+import { roundEven } from '../numbers.ts';
 
 /** Mean and deviation of the colours, in [0, 1], that CLIP was trained on. */
 const mean = [0.48145466, 0.4578275, 0.40821073];
@@ -80,11 +81,4 @@ function pillowResize(x: Tensor, [height, width]: readonly [number, number]): Te
   const levels = (y: Tensor): Tensor => cast(cast(add(clamp(y, 0, 255), 0.5), 'i32'), x.dtype);
   const across = levels(resize(affine(x, 255), [x.shape[1], width], filter));
   return affine(levels(resize(across, [height, width], filter)), 1 / 255);
-}
-
-/** Rounds as Python does: halves to the even neighbour. */
-export function roundEven(value: number): number {
-  const below = Math.floor(value);
-  if (value - below !== 0.5) return Math.round(value);
-  return below % 2 ? below + 1 : below;
 }

@@ -1,6 +1,7 @@
 import { Draws } from '../data/draws.ts';
 import { ReflError } from '../errors.ts';
-import { concatenated, type Pictures } from '../reward/pictures.ts';
+import { concatenated } from '../numbers.ts';
+import type { Pictures } from '../reward/pictures.ts';
 import type { ClipTokenizer } from '../text/tokenizer.ts';
 import type { Label } from './labels.ts';
 

@@ -8,32 +8,23 @@ import { openWeights } from '../../lib/weights/open.ts';
 import { type Source, writeSafetensors } from '../../lib/weights/write.ts';
 import { random } from '../support/random.ts';
 
+/** What its UNet and its ControlNet share. */
+const encoder = {
+  in_channels: 4,
+  model_channels: 8,
+  channel_mult: [1, 2],
+  num_res_blocks: 1,
+  attention_resolutions: [2],
+  num_head_channels: 4,
+  use_linear_in_transformer: true,
+  context_dim: 6,
+  num_groups: 4,
+} as const;
+
 /** A DiffBIR of a few thousand weights, in the layout of the published one: images are folded by 2, latents must be even. */
 export const tinyDiffBIR: DiffBIRConfig = {
-  unet: {
-    in_channels: 4,
-    out_channels: 4,
-    model_channels: 8,
-    channel_mult: [1, 2],
-    num_res_blocks: 1,
-    attention_resolutions: [2],
-    num_head_channels: 4,
-    use_linear_in_transformer: true,
-    context_dim: 6,
-    num_groups: 4,
-  },
-  controlnet: {
-    in_channels: 4,
-    model_channels: 8,
-    channel_mult: [1, 2],
-    num_res_blocks: 1,
-    attention_resolutions: [2],
-    num_head_channels: 4,
-    use_linear_in_transformer: true,
-    context_dim: 6,
-    num_groups: 4,
-    hint_channels: 4,
-  },
+  unet: { ...encoder, out_channels: 4 },
+  controlnet: { ...encoder, hint_channels: 4 },
   vae: {
     embed_dim: 4,
     ddconfig: { in_channels: 3, out_ch: 3, ch: 8, ch_mult: [1, 1], num_res_blocks: 1, z_channels: 4, num_groups: 4 },

@@ -1,3 +1,4 @@
+import { ReflError } from '../../errors.ts';
 import type { DType } from '../../graph/dtype.ts';
 import { grad } from '../../graph/grad.ts';
 import { add, affine, cast, clamp, square, sub } from '../../graph/ops/elementwise.ts';
@@ -60,7 +61,7 @@ export interface Objective {
 /**
  * What DiffusionReward minimises (Wu et al. 2025, formula 7): weighted losses of the restored images and the drift from
  * a frozen copy. Each loss is differentiated down to the images alone, which gives its share of the pull; the sum of those
- * then takes one way through the decoder and the network.
+ * then takes one way through the decoder and the network. Throws ERR_OPTION where nothing has a weight.
  */
 export function objective(judged: Judged, terms: Readonly<Record<string, Weighted>>, drift?: Drift): Objective {
   const losses: Record<string, Tensor> = {};
@@ -87,6 +88,7 @@ export function objective(judged: Judged, terms: Readonly<Record<string, Weighte
     roots.push(...own);
     cotangents.push(...pull);
   }
+  if (!weighted.length) throw new ReflError('ERR_OPTION', 'no loss has a weight: there is nothing to train by');
   losses.total = weighted.reduce(add);
   return { losses, norms, gradients: (weights) => grad(roots, weights, cotangents) };
 }

@@ -68,7 +68,7 @@ const mostBad = 10;
  * with the same bits as one that never stopped. Throws ERR_DIVERGED where gradients stay infinite.
  *
  * @param parameters hold the values of all models; those of what trains are replaced by a newer state in `out`
- * @returns where the state after the last step lies, or undefined when `signal` ended training early
+ * @returns where the state after the last step lies, of an earlier run if that went further, or undefined when `signal` ended training early
  */
 export async function trainRefl(
   device: Device,
@@ -84,7 +84,9 @@ export async function trainRefl(
   using session = new Session(models, options);
   await session.create(parameters);
   const weights = Object.entries(models.terms).map(([name, { weight }]) => [name, weight]);
-  const key = runKey({ ...decisive, weights, side: pairs.size, device: device.kind }, device);
+  const { trainee, caption } = models;
+  const told = { weights, side: pairs.size, caption: [...caption], recipe: trainee.recipe, device: device.kind };
+  const key = runKey({ ...decisive, ...told }, device);
   const newest = await newestCheckpoint(out);
   let from = 0;
   let first: Observation | undefined;
@@ -141,7 +143,7 @@ export async function trainRefl(
       return undefined;
     }
   }
-  return checkpointPath(out, steps);
+  return checkpointPath(out, Math.max(from, steps));
 }
 
 const tagged = (folder: string, values: Readonly<Record<string, number>>): [string, number][] =>

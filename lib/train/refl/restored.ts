@@ -8,6 +8,7 @@ import type { ForwardOptions } from '../../models/blocks.ts';
 import type { ControlNet } from '../../models/controlnet.ts';
 import type { Condition, ControlLDM } from '../../models/diffbir.ts';
 import { OSEDiff } from '../../models/osediff.ts';
+import { concatenated } from '../../numbers.ts';
 import type { Values } from '../../runtime/index.ts';
 
 /** Images that a restorer made in the graph, and what of it should not drift from a frozen copy. */
@@ -68,27 +69,16 @@ export interface Entry {
 
 /** What {@link lastSteps} is fed, in float32. */
 export function lastStepsFeeds(batch: readonly Entry[]): Values {
-  const feeds: Record<string, Float32Array | Int32Array> = { x: joined(batch.map(({ x }) => x)) };
+  const feeds: Record<string, Float32Array | Int32Array> = { x: concatenated(batch.map(({ x }) => x)) };
   const count = batch[0].steps.length;
   for (let i = 0; i < count; i++) {
     feeds[`timesteps.${i}`] = Int32Array.from(batch, ({ steps }) => steps[i].timestep);
-    feeds[`clean.${i}`] = joined(batch.map(({ steps }) => steps[i].clean));
+    feeds[`clean.${i}`] = concatenated(batch.map(({ steps }) => steps[i].clean));
     if (i === count - 1) break;
-    feeds[`next.${i}`] = joined(batch.map(({ steps }) => steps[i].next.slice(0, 3)));
-    feeds[`noise.${i}`] = joined(batch.map(({ noise }) => noise[i]));
+    feeds[`next.${i}`] = concatenated(batch.map(({ steps }) => steps[i].next.slice(0, 3)));
+    feeds[`noise.${i}`] = concatenated(batch.map(({ noise }) => noise[i]));
   }
   return feeds;
-}
-
-/** One after the other. */
-export function joined(parts: readonly (readonly number[] | Float32Array)[]): Float32Array {
-  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }
 
 /** What a restorer of DiffBIR's form is told beside the latents. */

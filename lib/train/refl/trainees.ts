@@ -8,10 +8,10 @@ import type { ControlLDM } from '../../models/diffbir.ts';
 import type { OSEDiff } from '../../models/osediff.ts';
 import type { SwinIR } from '../../models/swinir.ts';
 import type { Module } from '../../nn/module.ts';
+import { concatenated } from '../../numbers.ts';
 import type { Device, Parameters, Program, Values } from '../../runtime/index.ts';
 import {
   type Entry,
-  joined,
   lastStepsFeeds,
   narrowed,
   type Precision,
@@ -32,6 +32,8 @@ export interface Sample {
 export interface Trainee {
   /** What trains are the trainable parameters below it. */
   readonly module: Module;
+  /** What decides how it restores beside its weights, as JSON can hold it: a run that goes on must have the same. */
+  readonly recipe: object;
   /** Restores `count` images of the trainee's side, with gradients. */
   restore(count: number): Restored;
   /** Values of the feeds that {@link restore} made, with the weights as they are now. */
@@ -43,6 +45,7 @@ export interface Trainee {
 
 /** A network that restores in one go: SwinIR alone, or the restorer that ships. */
 export class NetworkTrainee implements Trainee {
+  readonly recipe = { form: 'network' };
   readonly peakBytes = 0;
   readonly module: Module & { forward(x: Tensor): Tensor };
   private readonly side: number;
@@ -58,7 +61,7 @@ export class NetworkTrainee implements Trainee {
   }
 
   async enter(samples: readonly Sample[]): Promise<Values> {
-    return { degraded: joined(samples.map(({ degraded }) => degraded)) };
+    return { degraded: concatenated(samples.map(({ degraded }) => degraded)) };
   }
 
   dispose(): void {}
@@ -85,6 +88,7 @@ export interface ControlLDMTraineeParts extends LatentTrainee {
 /** A restorer of DiffBIR's form, whose ControlNet, or what of it is trainable, trains. */
 export class ControlLDMTrainee implements Trainee {
   readonly module: Module;
+  readonly recipe: object;
   private readonly parts: ControlLDMTraineeParts;
   private readonly latent: Shape;
   private readonly condition: Program;
@@ -92,6 +96,8 @@ export class ControlLDMTrainee implements Trainee {
 
   private constructor(parts: ControlLDMTraineeParts, latent: Shape, condition: Program, rollout: Rollout) {
     this.module = parts.model.controlnet;
+    const { walk, compute } = parts;
+    this.recipe = { form: 'controlled', walk, compute };
     this.parts = parts;
     this.latent = latent;
     this.condition = condition;
@@ -150,7 +156,11 @@ export class ControlLDMTrainee implements Trainee {
       entries.push(await this.rollout.enter({ hint, context: context.values }, steps, walk, draws.seed()));
       hints.push(hint);
     }
-    return { ...lastStepsFeeds(entries), hint: joined(hints), context: joined(samples.map(() => context.values)) };
+    return {
+      ...lastStepsFeeds(entries),
+      hint: concatenated(hints),
+      context: concatenated(samples.map(() => context.values)),
+    };
   }
 
   dispose(): void {
@@ -168,12 +178,14 @@ export interface OSEDiffTraineeParts extends LatentTrainee {
 /** A restorer of OSEDiff's form: its adapters, or whatever of it is trainable, train. */
 export class OSEDiffTrainee implements Trainee {
   readonly module: Module;
+  readonly recipe: object;
   private readonly parts: OSEDiffTraineeParts;
   private readonly latent: Shape;
   private readonly noise: NoiseSource;
 
   private constructor(parts: OSEDiffTraineeParts, latent: Shape, noise: NoiseSource) {
     this.module = parts.model;
+    this.recipe = { form: 'one step', compute: parts.compute };
     this.parts = parts;
     this.latent = latent;
     this.noise = noise;
@@ -205,9 +217,9 @@ export class OSEDiffTrainee implements Trainee {
     const noises: Float32Array[] = [];
     for (const { draws } of samples) noises.push(await this.noise.draw(draws.seed(), 0));
     return {
-      degraded: joined(samples.map(({ degraded }) => degraded)),
-      context: joined(samples.map(() => this.parts.context.values)),
-      noise: joined(noises),
+      degraded: concatenated(samples.map(({ degraded }) => degraded)),
+      context: concatenated(samples.map(() => this.parts.context.values)),
+      noise: concatenated(noises),
     };
   }
 

@@ -208,6 +208,16 @@ test('a batch of four is the mean of its images', async ({ device }) => {
   });
 });
 
+test('without a weight there is nothing to train by', () => {
+  const { lpips, clip } = networks(dtype);
+  const images = input('images', [1, sides.image, sides.image, 3], dtype);
+  const { wavelet } = terms({ clip, lpips });
+  assert.throws(
+    () => objective({ images, ...judging(1, dtype) }, { wavelet: { ...wavelet, weight: 0 } }),
+    (error: Error & { code: string }) => error.code === 'ERR_OPTION',
+  );
+});
+
 test('recomputed blocks give the same bits', async ({ device }) => {
   const all = made();
   using parameters = all.parameters(device);

@@ -263,6 +263,31 @@ test('held-out images are looked at before, during and after, with pictures, and
   parameters.dispose();
 });
 
+test('a run goes on only as what it was, and one that went further is left as it is', async ({ device, folder }) => {
+  const run = { out: folder, checkpointEvery: 2 };
+  const first = await train(device, 'diffbir', { ...run, steps: 4 });
+  assert.match(first.path!, 'step-00000004');
+  assert.match((await train(device, 'diffbir', { ...run, steps: 2 })).path!, 'step-00000004');
+  const refusal = async (change: (made: ReflModels) => ReflModels): Promise<string> => {
+    const { models, parameters } = await made(device, 'diffbir');
+    const error = await trainRefl(device, parameters, pairs, change(models), { ...options, ...run }).then(
+      () => undefined,
+      (thrown) => thrown,
+    );
+    models.trainee.dispose();
+    parameters.dispose();
+    return `${error?.code}: ${error?.message}`;
+  };
+  const other = (recipe: object) => (models: ReflModels) =>
+    Object.assign(models, { trainee: Object.assign(models.trainee, { recipe }) });
+  assert.match(await refusal(other({ form: 'controlled', walk: 'shorter' })), /^ERR_CHECKPOINT: .*"walk":"shorter"/);
+  assert.match(
+    await refusal((models) => ({ ...models, caption: Int32Array.of(10, 1, 1, 11, 0) })),
+    /^ERR_CHECKPOINT: .*"caption":\[10,1,1,11,0\]/,
+  );
+  assert.is(await refusal((models) => models), 'undefined: undefined');
+});
+
 test('two batches of one are a batch of two', async ({ device }) => {
   const [images, shapes] = [
     await pairs.batch(0, 2),
