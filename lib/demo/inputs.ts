@@ -18,6 +18,10 @@ export interface Input {
   readonly degraded: string;
 }
 
+/** Those whom nothing may be trained on, in order. */
+export const heldOutPeople = (inputs: readonly Input[]): string[] =>
+  [...new Set(inputs.filter(({ kind }) => kind === 'heldout').map(({ person }) => person))].sort();
+
 export interface InputOptions {
   /** Folder for clean/, degraded/ and inputs.jsonl. */
   readonly out: string;

@@ -45,10 +45,11 @@ export async function measureRestored(
   const pictureOf = (line: Line): string => join(dirname(out), textOf(line, 'image'));
   const measured = new Set(measures.lines.map(pictureOf));
   const distances = new Map(file.lines.map((line) => [pictureOf(line), line.record.distance as number]));
-  const isDone = ({ image, metrics: wanted }: Restored): boolean =>
-    distances.has(image) && (!wanted || measured.has(image));
+  const isDone = (picture: Restored): boolean =>
+    distances.has(picture.image) && (!picture.metrics || measured.has(picture.image));
   if (pictures.every(isDone)) return distances;
-  using set = await MetricSet.load({ paired: true, only: metrics, device: kind, threads });
+  const wanted = pictures.some((picture) => picture.metrics);
+  using set = wanted ? await MetricSet.load({ paired: true, only: metrics, device: kind, threads }) : undefined;
   using rule = await Rule.load(device, size);
   let original: { path: string; picture: Rgb } | undefined;
   for (const [done, restored] of pictures.entries()) {
@@ -58,7 +59,7 @@ export async function measureRestored(
     const name = relative(dirname(out), image);
     if (original?.path !== clean) original = { path: clean, picture: await decodeImage(clean) };
     const picture = await decodeImage(image);
-    if (restored.metrics && !measured.has(image)) {
+    if (set && restored.metrics && !measured.has(image)) {
       const values = await set.measure(picture, original.picture, { signal }).catch(leaveOut);
       if (!values) continue;
       await measures.append({ image: name, metrics: values });

@@ -4,14 +4,16 @@ import type { ClearFace } from './faces.ts';
 export interface FrmDemoSettings {
   /** Names of the faces whose people are held out from all training, face-256's included. */
   readonly heldOut: readonly string[];
+  /** Names of the faces whose people are trained on: those of all others when left out. */
+  readonly people?: readonly string[];
   readonly morphs: number;
   /** Degraded inputs of each kind of face. */
   readonly counts: Readonly<Record<ClearFace['kind'], number>>;
   /**
-   * Of how many inputs to train on the classifier's metrics are measured, which takes most of the time; of those held out, of
-   * all. It learns from photographs and labels morphs; the rule labels what is not measured.
+   * Of how many inputs of each kind the classifier's metrics are measured, which takes most of the time. It learns from
+   * photographs and labels morphs; the rule labels what is not measured.
    */
-  readonly measured: Readonly<Record<'train' | 'morph', number>>;
+  readonly measured: Readonly<Record<ClearFace['kind'], number>>;
   /** Restorations of each input, and so six pairs of four. */
   readonly perFace: number;
   /** The classifier's six features of a picture. */
@@ -25,6 +27,9 @@ export interface FrmDemoSettings {
   readonly weightDecay: number;
   readonly seed: number;
 }
+
+/** Side of the faces, in pixels. */
+export const demoSize = 256;
 
 /** The caption of every picture: all show the same thing, and a model of this size learns how well, not what. */
 export const demoCaption = 'a face';
@@ -48,7 +53,7 @@ export const frmDemo: FrmDemoSettings = {
   heldOut: ['sample3_0', 'sample5_2', 'sample5_4', 'sample6'],
   morphs: 60,
   counts: { train: 220, morph: 220, heldout: 112 },
-  measured: { train: 100, morph: 60 },
+  measured: { train: 100, morph: 60, heldout: 112 },
   perFace: 4,
   // All of the set that needs no download but person_distance, which misleads here: face-256 knows the people to train on.
   metrics: ['psnr', 'ssim', 'landmark_shift', 'naturalness', 'sharpness', 'noise'],

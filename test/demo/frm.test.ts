@@ -4,8 +4,11 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { demoFrm, type FrmDemoOptions } from '../../lib/demo/frm.ts';
+import { demoFrm } from '../../lib/demo/frm.ts';
+import { trainDemoJudge } from '../../lib/demo/judge.ts';
+import type { FrmDemoOptions } from '../../lib/demo/pairs.ts';
 import { frmDemo } from '../../lib/demo/settings.ts';
+import { RewardModel } from '../../lib/reward/model.ts';
 import { readLabels } from '../../lib/train/labels.ts';
 import { temporaryFolder } from '../restore/support.ts';
 import { codeOf } from '../support/runtime.ts';
@@ -21,7 +24,7 @@ const tiny: FrmDemoOptions = {
   heldOut: ['sample3_0'],
   morphs: 1,
   counts: { train: 5, morph: 2, heldout: 2 },
-  measured: { train: 4, morph: 1 },
+  measured: { train: 4, morph: 1, heldout: 2 },
   svm: { costs: [10], gammas: [0.1], folds: 2 },
   clip: { ...frmDemo.clip, vision_cfg: { ...frmDemo.clip.vision_cfg, patch_size: 64, layers: 1 } },
   ...{ steps: 4, batch: 2, warmup: 1, out, device: 'cpu', threads: 1 },
@@ -82,6 +85,20 @@ test('from a photograph to a report; stopped on the way and started again, nothi
 
 test('a folder whose model was trained on other pairs is refused', async () => {
   assert.is(await codeOf(() => demoFrm({ ...tiny, perFace: 3 })), 'ERR_CHECKPOINT');
+});
+
+test('a judge of other people, by the same code; nobody is trained on and held out', async () => {
+  const options = { ...tiny, out: join(temporaryFolder(), 'judge'), morphs: 0, people: ['sample3_1'], seed: 2 };
+  assert.is(await codeOf(() => trainDemoJudge({ ...options, people: ['sample3'] })), 'ERR_OPTION');
+  assert.is(await codeOf(() => trainDemoJudge({ ...options, people: ['sample3_9'] })), 'ERR_OPTION');
+  const { weights, tokenizer, caption } = await trainDemoJudge(options);
+  const { value: labels } = await readLabels(join(options.out, 'labels.jsonl'));
+  const people = (split: string) =>
+    new Set(labels.filter((label) => label.split === split).map(({ person }) => person));
+  assert.equal([people('train'), people('heldout')], [new Set(['sample3_1']), new Set(['sample3_0'])]);
+  using model = await RewardModel.load({ weights, tokenizer, device: 'cpu', threads: 1 });
+  const [{ score }] = await model.score([labels[0].a], [caption]);
+  assert.ok(Math.abs(score) <= 1);
 });
 
 test.run();
