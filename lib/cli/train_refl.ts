@@ -44,6 +44,7 @@ interface Args {
   seed: number;
   validateEvery: number;
   checkpointEvery: number;
+  override: boolean;
   plan: boolean;
   device: string;
   threads?: number;
@@ -92,6 +93,7 @@ export const trainReflCommand: CommandModule<object, Args> = {
         seed: number('of crops, damage and noise', 231),
         validateEvery: number('updates between looks at the held-out photographs', 500),
         checkpointEvery: number('updates between checkpoints', 500),
+        override: flag('go on from a state that was trained with other options, which is refused otherwise'),
         plan: flag(`say how much memory it takes and do nothing: for ${plannedModels.join(', ')}; needs no files`),
         ...deviceOptions,
         json: { describe: 'print one JSON object an update and a look', type: 'boolean', default: false },
@@ -130,7 +132,7 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
     throw new UsageError('name folders of photographs, --judge, --tokenizer and --out');
   }
   const { model, weights, networks, lpips, independent, caption, heldOut, looks, crop, seed } = args;
-  const { steps, batch, accumulate, lr, recompute, validateEvery, checkpointEvery } = args;
+  const { steps, batch, accumulate, lr, recompute, validateEvery, checkpointEvery, override } = args;
   const photographs = await Promise.all(sources.map(sourceOf));
   using device = await openDevice(name, { threads });
   const setup = await setUp(device, {
@@ -142,6 +144,7 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
     let progress: Progress | undefined;
     const options = {
       ...{ out, steps, batch, accumulate, lr, seed, moving, recompute, validateEvery, checkpointEvery },
+      override,
       ...{ weightDecay: 0.01, drift: setup.opened.drift },
     };
     const path = await trainRefl(device, setup.stages.parameters, setup.pairs, setup.models, options, {
@@ -217,15 +220,17 @@ function advice(recompute: boolean, { moving }: Pick<PlanOptions, 'moving'>): st
 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
 
-function described({ trained, peakBytes, stateBytes, from }: ReflStart): string[] {
+function described({ trained, peakBytes, stateBytes, from, overridden }: ReflStart): string[] {
   const memory = `${gigabytes(stateBytes)} of weights and state, ${gigabytes(peakBytes)} beside them`;
   const begin = from ? `going on from step ${from}` : 'from the start';
-  return [`${(trained / 1e6).toFixed(2)} million parameters train; ${memory}; ${begin}`];
+  const summary = `${(trained / 1e6).toFixed(2)} million parameters train; ${memory}; ${begin}`;
+  return [summary, ...overridden.map((option) => `overridden: ${option}`)];
 }
 
-function figuresOf({ losses, judge }: ReflStep): string {
+function figuresOf({ losses, judge, skipped }: ReflStep): string {
   const reward = `reward ${(1 - losses.reward).toFixed(4)}`;
-  return judge ? `${reward}  photographs preferred by ${judge.margin.toFixed(4)}` : reward;
+  const margin = judge ? [`photographs preferred by ${judge.margin.toFixed(4)}`] : [];
+  return [reward, ...margin, ...(skipped ? [`${skipped} steps skipped`] : [])].join('  ');
 }
 
 function seenLines({ step, observation, alarms, preview }: ReflObservation): string[] {

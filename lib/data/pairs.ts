@@ -1,8 +1,9 @@
+import { createHash } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp, { type Sharp } from 'sharp';
 import { ReflError } from '../errors.ts';
-import type { Rgb } from '../image/picture.ts';
+import { decodeImage, type Rgb } from '../image/picture.ts';
 import type { Device } from '../runtime/index.ts';
 import { type DegradeRanges, Degrader, defaultRanges, drawDegradation } from './degrade.ts';
 import { Draws } from './draws.ts';
@@ -11,6 +12,8 @@ import { Draws } from './draws.ts';
 export interface PairSource {
   /** Side of the square crops. */
   readonly size: number;
+  /** Says which pictures it draws from: a run goes on only with the same. */
+  readonly digest?: string;
   /** `count` degraded crops and their clean originals, each float32 [count, size, size, 3] in [0, 1]. */
   batch(step: number, count: number): Promise<{ degraded: Float32Array; clean: Float32Array }>;
 }
@@ -32,18 +35,20 @@ const pictures = /\.(png|jpe?g|webp|tiff?)$/i;
 /** Random crops of the pictures in some folders, varied in scale, side and light, degraded anew every time. */
 export class FolderPairs implements PairSource {
   readonly size: number;
+  readonly digest: string;
   private readonly sets: { weight: number; images: Rgb[] }[];
   private readonly degrader: Degrader;
   private readonly options: PairOptions;
 
   private constructor(device: Device, sets: { weight: number; images: Rgb[] }[], options: PairOptions) {
     this.size = options.size;
+    this.digest = digestOf(sets);
     this.sets = sets;
     this.degrader = new Degrader(device);
     this.options = options;
   }
 
-  /** Reads all pictures into memory. Throws ERR_FILE on a folder without any, ERR_IMAGE on one smaller than `size`. */
+  /** Reads all pictures into memory. Throws ERR_FILE on a folder without any, ERR_IMAGE on one that is broken or smaller than `size`. */
   static async open(device: Device, sources: readonly Source[], options: PairOptions): Promise<FolderPairs> {
     const sets = await Promise.all(
       sources.map(async ({ folder, weight }) => ({ weight, images: await readFolder(folder, options.size) })),
@@ -119,24 +124,34 @@ function relight(picture: Sharp, draws: Draws): void {
   picture.linear(gains, [0, 0, 0]).modulate({ saturation });
 }
 
+/** Of all pixels, in order, and of how often each set is drawn from. */
+function digestOf(sets: readonly { weight: number; images: readonly Rgb[] }[]): string {
+  const hash = createHash('sha256');
+  for (const { weight, images } of sets) {
+    hash.update(JSON.stringify([weight, images.map(({ width, height }) => [width, height])]));
+    for (const { data } of images) hash.update(data);
+  }
+  return hash.digest('hex');
+}
+
+/** All pictures of a folder. Throws ERR_IMAGE for the first that cannot be used, with how many others there are. */
 async function readFolder(folder: string, size: number): Promise<Rgb[]> {
   const names = (await readdir(folder).catch(() => [])).filter((name) => pictures.test(name)).sort();
   if (!names.length) throw new ReflError('ERR_FILE', `${folder}: no pictures there`);
-  return Promise.all(
-    names.map(async (name) => {
-      const { data, info } = await sharp(join(folder, name))
-        .rotate()
-        .removeAlpha()
-        .toColourspace('srgb')
-        .raw()
-        .toBuffer({ resolveWithObject: true });
-      if (info.width < size || info.height < size) {
-        throw new ReflError(
-          'ERR_IMAGE',
-          `${join(folder, name)} is ${info.width}x${info.height}: crops of ${size} do not fit`,
-        );
-      }
-      return { data, width: info.width, height: info.height };
-    }),
-  );
+  const read = await Promise.allSettled(names.map((name) => readPicture(join(folder, name), size)));
+  const failures = read.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason] : []));
+  if (failures.length > 1) {
+    const others = `${failures.length - 1} more of ${names.length} pictures cannot be used either`;
+    throw new ReflError(failures[0].code, `${failures[0].message}; ${others}`, { cause: failures[0] });
+  }
+  if (failures.length) throw failures[0];
+  return read.map((outcome) => (outcome as PromiseFulfilledResult<Rgb>).value);
+}
+
+async function readPicture(path: string, size: number): Promise<Rgb> {
+  const { data, width, height } = await decodeImage(path);
+  if (width < size || height < size) {
+    throw new ReflError('ERR_IMAGE', `${path} is ${width}x${height}: crops of ${size} do not fit`);
+  }
+  return { data, width, height };
 }

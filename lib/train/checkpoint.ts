@@ -31,14 +31,25 @@ export async function loadCheckpoint(path: string, parameters: Parameters, leave
   await loadWeights(parameters, { namedParameters: () => trained, namedBuffers: () => new Map() }, file);
 }
 
-/** Replaces the values of leaves that have buffers by a checkpoint's. Throws ERR_CHECKPOINT unless its keys are exactly theirs. */
-export async function overwriteFrom(path: string, parameters: Parameters, leaves: Leaves): Promise<void> {
+/**
+ * Replaces the values of leaves that have buffers by a checkpoint's. Throws ERR_CHECKPOINT unless its keys are exactly theirs.
+ *
+ * @param partly keep the values of leaves that it lacks instead
+ */
+export async function overwriteFrom(
+  path: string,
+  parameters: Parameters,
+  leaves: Leaves,
+  partly = false,
+): Promise<void> {
   const file = await openSafetensors(path);
   const strange = [...file.entries.keys()].find((key) => !leaves.has(key));
-  const missing = [...leaves.keys()].find((key) => !file.entries.has(key));
+  const missing = partly ? undefined : [...leaves.keys()].find((key) => !file.entries.has(key));
   if (strange !== undefined || missing !== undefined) {
     const what = strange === undefined ? `lacks ${missing}` : `holds ${strange}, which does not train`;
     throw new ReflError('ERR_CHECKPOINT', `${path} ${what}: it belongs to another run`);
   }
-  for (const [key, leaf] of leaves) parameters.write(leaf, await readTensor(file, key));
+  for (const [key, leaf] of leaves) {
+    if (file.entries.has(key)) parameters.write(leaf, await readTensor(file, key));
+  }
 }

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Lock } from '../data/lock.ts';
 import { ReflError } from '../errors.ts';
@@ -21,7 +20,14 @@ import { EventWriter } from './events.ts';
 import { type Judgement, PreferenceTrainer } from './frm_programs.ts';
 import type { Label } from './labels.ts';
 import { PreferenceData, Rounds } from './preference_data.ts';
-import { checkpointPath, checkResumable, newestCheckpoint, pruneCheckpoints, runKey } from './resume.ts';
+import {
+  checkpointPath,
+  checkResumable,
+  newestCheckpoint,
+  pruneCheckpoints,
+  removeUnfinished,
+  runKey,
+} from './resume.ts';
 
 export interface FrmOptions {
   /** Weights of HPS v2, or of any CLIP as RewardModel takes them, to start from; or the configuration of one to be drawn anew. */
@@ -126,8 +132,7 @@ export async function trainFrm(
   const { out } = options;
   await makeFolder(out);
   using _ = await Lock.take(join(out, '.lock'), out);
-  // What a process that was killed had not finished writing.
-  for (const name of await readdir(out)) if (/^\..*\.tmp$/.test(name)) await rm(join(out, name), { force: true });
+  await removeUnfinished(out);
   const training = labels.filter(({ split, source }) => split === 'train' && !(options.onlyPeople && source === 'svm'));
   const judging = labels.filter(({ split, source }) => split === 'heldout' && source === 'people');
   if (!training.some(({ share }) => share !== 0.5)) throw new ReflError('ERR_DATA', 'no pair to train on is decided');

@@ -1,11 +1,8 @@
 // timeout: 900 s
 // Training of face reward models: gradients that add up, what trains, judgement, and the same bits however a run is stopped.
 // REFL_KILLS=20 kills a run that often instead of three times.
-import { spawn } from 'node:child_process';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { RewardModel } from '../../lib/reward/model.ts';
@@ -18,10 +15,10 @@ import { openSafetensors } from '../../lib/weights/safetensors.ts';
 import { temporaryFolder } from '../restore/support.ts';
 import { tinyClip } from '../reward/support.ts';
 import { relativeError } from '../support/assert.ts';
-import { random } from '../support/random.ts';
 import { errorOf } from '../support/runtime.ts';
 import { readEvents } from './events.ts';
 import { tinyOptions, writeLightFaces } from './faces.ts';
+import { child, type Kill, killOften, sameRun, stepsFor } from './killed.ts';
 
 const test = suite('train frm');
 const folder = temporaryFolder();
@@ -167,7 +164,7 @@ test('a run that was stopped goes on to the same bits; another one is refused', 
   assert.equal([first.result, first.steps.length], [undefined, 12]);
   const rest = await train('parts');
   assert.is(rest.steps[0].step, 13);
-  await sameRun(rest.out);
+  await sameRun(rest.out, whole.out);
   const done = await train('parts');
   assert.equal([done.steps.length, done.result!.best.step], [0, whole.result!.best.step]);
   for (const change of [{ seed: 1 }, { accumulate: 1 }, { weightDecay: 0 }]) {
@@ -177,61 +174,16 @@ test('a run that was stopped goes on to the same bits; another one is refused', 
   assert.is((await errorOf(() => train('parts', {}, {}, other))).code, 'ERR_CHECKPOINT');
 });
 
-/** Holds a run's files against those of the run that never stopped. */
-async function sameRun(out: string, reference = whole.out): Promise<void> {
-  const names = (await readdir(reference)).filter((name) => name.endsWith('.safetensors'));
-  assert.equal(
-    (await readdir(out)).filter((name) => name.endsWith('.safetensors')),
-    names,
-  );
-  for (const name of names) {
-    assert.ok((await readFile(join(out, name))).equals(await readFile(join(reference, name))), `${name} differs`);
-  }
-}
-
-/** Trains in a process of its own, killed so many steps (and moments) after it began; resolves to whether it ended by itself. */
-function child(out: string, steps: number, killAfter?: number, delay = 0): Promise<boolean> {
-  const file = fileURLToPath(new URL('children/frm.ts', import.meta.url));
-  const given = JSON.stringify({ ...options, steps, patience: undefined, out });
-  const process_ = spawn(process.execPath, ['--import', 'tsx', file, path, given], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let [seen, errors] = [0, ''];
-  const kill = (): void => void setTimeout(delay).then(() => process_.kill('SIGKILL'));
-  if (killAfter === 0) kill();
-  process_.stdout.setEncoding('utf8').on('data', (text: string) => {
-    const before = seen;
-    seen += text.split('\n').length - 1;
-    if (killAfter && before < killAfter && seen >= killAfter) kill();
-  });
-  process_.stderr.setEncoding('utf8').on('data', (text: string) => {
-    errors += text;
-  });
-  return new Promise((resolve, reject) => {
-    process_.on('close', (code, signal) => {
-      if (code === 0) resolve(true);
-      else if (signal === 'SIGKILL') resolve(false);
-      else reject(new Error(errors));
-    });
-  });
-}
-
 test('a run killed at any moments goes on to the same bits', async () => {
   const kills = Number(process.env.REFL_KILLS ?? 3);
-  const steps = 20 + 20 * kills;
+  const steps = stepsFor(kills);
   const [reference, out] = [join(folder, 'alive'), join(folder, 'killed')];
-  assert.ok(await child(reference, steps));
-  const { int } = random(kills);
-  let killed = 0;
-  for (; killed < kills; killed++) {
-    // Every fifth time within its start, else some steps and milliseconds later: while a file is being written, too.
-    const isEarly = killed % 5 === 4;
-    if (await child(out, steps, isEarly ? 0 : int(1, 15), isEarly ? int(0, 1500) : int(0, 12))) break;
-  }
-  assert.is(killed, kills, `it ended after ${killed} kills`);
-  assert.ok(await child(out, steps));
+  const run = (out: string, kill?: Kill): Promise<boolean> => {
+    return child('frm', [path, JSON.stringify({ ...options, steps, patience: undefined, out })], kill);
+  };
+  assert.ok(await run(reference));
+  await killOften(kills, (kill) => run(out, kill));
   await sameRun(out, reference);
-  assert.not.ok((await readdir(out)).some((name) => name.endsWith('.tmp') || name.includes('.lock')));
 
   // What TensorBoard makes of the files: each forgets what those before it said of its first step and later ones.
   const curve = new Map<number, number>();

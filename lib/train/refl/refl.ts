@@ -7,7 +7,14 @@ import type { Device, Parameters } from '../../runtime/index.ts';
 import { openSafetensors } from '../../weights/safetensors.ts';
 import { overwriteFrom, saveCheckpoint } from '../checkpoint.ts';
 import { EventWriter } from '../events.ts';
-import { checkpointPath, checkResumable, newestCheckpoint, pruneCheckpoints, runKey } from '../resume.ts';
+import {
+  checkpointPath,
+  checkResumable,
+  newestCheckpoint,
+  pruneCheckpoints,
+  removeUnfinished,
+  runKey,
+} from '../resume.ts';
 import { type ReflModels, Session, type SessionOptions, type StepFigures } from './session.ts';
 import { type Validation, writeGrid } from './validation.ts';
 import { type Alarm, alarmsOf, type Observation } from './watch.ts';
@@ -20,6 +27,8 @@ export interface ReflOptions extends SessionOptions {
   readonly checkpointEvery: number;
   /** Steps between looks at held-out images, which are also taken before the first step and after the last; 500 by default. */
   readonly validateEvery?: number;
+  /** Go on from a state of a run with other options than these, which is refused otherwise. */
+  readonly override?: boolean;
 }
 
 export interface ReflStep extends StepFigures {
@@ -27,6 +36,8 @@ export interface ReflStep extends StepFigures {
   readonly step: number;
   readonly steps: number;
   readonly seconds: number;
+  /** Steps up to this one, since it was started, that changed nothing because their gradients were not finite. */
+  readonly skipped: number;
 }
 
 export interface ReflStart {
@@ -37,6 +48,8 @@ export interface ReflStart {
   readonly stateBytes: number;
   /** Steps that were made already. */
   readonly from: number;
+  /** Options that differ from those the state was trained with, and were overridden. */
+  readonly overridden: readonly string[];
 }
 
 /** A look at held-out images. */
@@ -65,7 +78,8 @@ const mostBad = 10;
  * Trains a restorer by the rewards of its images (DiffusionReward): in each step images are restored with the weights as they
  * are, the losses' gradients go back through the last denoising steps, and every few steps the judge learns that the
  * photographs are better. Everything drawn depends on the seed and the step only, so a run that goes on from its newest state ends
- * with the same bits as one that never stopped. Throws ERR_DIVERGED where gradients stay infinite.
+ * with the same bits as one that never stopped. A step whose gradients are not finite changes nothing, and no state is written
+ * after it. Throws ERR_DIVERGED where ten follow each other, ERR_CHECKPOINT where the newest state belongs to another run.
  *
  * @param parameters hold the values of all models; those of what trains are replaced by a newer state in `out`
  * @returns where the state after the last step lies, of an earlier run if that went further, or undefined when `signal` ended training early
@@ -78,28 +92,32 @@ export async function trainRefl(
   options: ReflOptions,
   { signal, onStart, onStep, onObserved }: ReflEvents = {},
 ): Promise<string | undefined> {
-  const { out, steps, checkpointEvery, validateEvery = 500, ...decisive } = options;
+  const { out, steps, checkpointEvery, validateEvery = 500, override = false, ...decisive } = options;
   await makeFolder(out);
   using _ = await Lock.take(join(out, '.lock'), out);
+  await removeUnfinished(out);
   using session = new Session(models, options);
   await session.create(parameters);
   const weights = Object.entries(models.terms).map(([name, { weight }]) => [name, weight]);
   const { trainee, caption } = models;
-  const told = { weights, side: pairs.size, caption: [...caption], recipe: trainee.recipe, device: device.kind };
+  const data = { side: pairs.size, caption: [...caption], pictures: pairs.digest };
+  const told = { weights, ...data, recipe: trainee.recipe, device: device.kind };
   const key = runKey({ ...decisive, ...told }, device);
   const newest = await newestCheckpoint(out);
   let from = 0;
+  let overridden: readonly string[] = [];
   let first: Observation | undefined;
   if (newest) {
     const { metadata } = await openSafetensors(newest);
-    checkResumable(newest, metadata, key);
-    await overwriteFrom(newest, parameters, session.leaves);
+    overridden = checkResumable(newest, metadata, key, override);
+    await overwriteFrom(newest, parameters, session.leaves, override);
     from = Number(metadata.step);
+    session.judged = Number(metadata.judged);
     first = metadata.first ? JSON.parse(metadata.first) : undefined;
   }
   await session.compile(device, parameters, pairs.size);
   const { trained, peakBytes } = session;
-  onStart?.({ trained, peakBytes, stateBytes: parameters.bytes, from });
+  onStart?.({ trained, peakBytes, stateBytes: parameters.bytes, from, overridden });
 
   await using log = await EventWriter.open(out, from + 1);
   const observe = async (step: number): Promise<void> => {
@@ -116,6 +134,7 @@ export async function trainRefl(
   const load = (step: number) => pairs.batch(step, options.batch * options.accumulate);
   let next = load(from);
   let bad = 0;
+  let skipped = 0;
   for (let done = from; done < steps; ) {
     const start = performance.now();
     const images = await next;
@@ -123,9 +142,10 @@ export async function trainRefl(
     next.catch(() => {}); // met where it is awaited
     const figures = await session.step(done, images);
     done++;
-    onStep?.({ step: done, steps, ...figures, seconds: (performance.now() - start) / 1000 });
-    await log.scalars(done, scalarsOf(figures));
     bad = Number.isFinite(figures.norm) ? 0 : bad + 1;
+    skipped += bad ? 1 : 0;
+    onStep?.({ step: done, steps, ...figures, seconds: (performance.now() - start) / 1000, skipped });
+    await log.scalars(done, scalarsOf(figures));
     if (bad === mostBad) {
       throw new ReflError(
         'ERR_DIVERGED',
@@ -133,8 +153,10 @@ export async function trainRefl(
       );
     }
     if (done % validateEvery === 0 || done === steps) await observe(done);
-    if (done % checkpointEvery === 0 || done === steps || signal?.aborted) {
-      const metadata = { step: String(done), ...(first ? { first: JSON.stringify(first) } : {}), ...key };
+    // What led to gradients that are not finite would push the states from before it out.
+    if (done === steps || (!bad && (done % checkpointEvery === 0 || signal?.aborted))) {
+      const progress = { step: String(done), judged: String(session.judged) };
+      const metadata = { ...progress, ...(first ? { first: JSON.stringify(first) } : {}), ...key };
       await saveCheckpoint(checkpointPath(out, done), parameters, session.leaves, metadata);
       await pruneCheckpoints(out);
     }

@@ -78,6 +78,8 @@ export interface StepImages {
 export class Session {
   /** What a checkpoint holds. */
   readonly leaves: Leaves;
+  /** Updates of the judge that were made. */
+  judged = 0;
   private readonly models: ReflModels;
   private readonly options: SessionOptions;
   private readonly restorer: Learner;
@@ -162,7 +164,8 @@ export class Session {
 
     const told: Record<string, TypedArray>[] = [];
     for (let k = 0; k < accumulate; k++) told.push(await judge.add({ restored: found[k].images, ...beside(k) }, k));
-    await judge.update((step + 1) / moving.every, moving.lr);
+    this.judged++;
+    await judge.update(this.judged, moving.lr);
     const { loss, margin } = means(told, '');
     return { ...figures, judge: { loss, margin } };
   }

@@ -5,28 +5,18 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { PairSource } from '../../../lib/data/pairs.ts';
 import type { TypedArray } from '../../../lib/graph/dtype.ts';
-import { add, square, sub } from '../../../lib/graph/ops/elementwise.ts';
+import { square, sub } from '../../../lib/graph/ops/elementwise.ts';
 import { slice } from '../../../lib/graph/ops/layout.ts';
 import { mean } from '../../../lib/graph/ops/reduce.ts';
-import type { Tensor } from '../../../lib/graph/tensor.ts';
-import { OSEDiff } from '../../../lib/models/osediff.ts';
-import { SwinIR } from '../../../lib/models/swinir.ts';
-import { Conv2d } from '../../../lib/nn/layers.ts';
-import { Module } from '../../../lib/nn/module.ts';
 import { frmReward, type Judged, type Reward } from '../../../lib/reward/reward.ts';
-import { type Device, openDevice, type Parameters } from '../../../lib/runtime/index.ts';
+import { type Device, openDevice } from '../../../lib/runtime/index.ts';
 import { rewardLoss } from '../../../lib/train/refl/objective.ts';
 import { type ReflObservation, type ReflOptions, type ReflStep, trainRefl } from '../../../lib/train/refl/refl.ts';
 import { type ReflModels, Session } from '../../../lib/train/refl/session.ts';
-import { copyValues, frozenBeside, trainAdapters } from '../../../lib/train/refl/trainable.ts';
-import { ControlLDMTrainee, NetworkTrainee, OSEDiffTrainee, type Trainee } from '../../../lib/train/refl/trainees.ts';
 import { Validation } from '../../../lib/train/refl/validation.ts';
-import { tinyDiffBIR } from '../../restore/latent_support.ts';
 import { close, sameBits } from '../../support/assert.ts';
-import { smallLatent } from '../../support/latent.ts';
-import { fill, networks, numbers, sides, terms, tokens } from './support.ts';
+import { type Kind, kinds, made, options, pairs, side } from './small.ts';
 
 const test = suite<{ device: Device; folder: string }>('refl', {} as { device: Device; folder: string });
 test.before(async (context) => {
@@ -37,80 +27,6 @@ test.before.each(async (context) => {
 });
 test.after.each(({ folder }) => rm(folder, { recursive: true }));
 test.after(({ device }) => device.dispose());
-
-const side = sides.image;
-
-/** Photographs with a structure, and blurrier versions. */
-const pairs: PairSource = {
-  size: side,
-  async batch(step, count) {
-    const size = side * side * 3;
-    const clean = Float32Array.from({ length: count * size }, (_, i) => {
-      return 0.5 + 0.4 * Math.sin(0.9 * (i % size) + step + Math.floor(i / size));
-    });
-    return { clean, degraded: clean.map((v) => 0.3 + 0.4 * v) };
-  },
-};
-
-/** A network that starts as the identity: x and a convolution of zeros. */
-class Residual extends Module {
-  readonly conv = new Conv2d(3, 3, 3, { padding: 1, init: 'zeros' });
-  forward(x: Tensor): Tensor {
-    return add(x, this.conv.forward(x));
-  }
-}
-
-const options: Omit<ReflOptions, 'out'> = {
-  steps: 6,
-  batch: 1,
-  accumulate: 2,
-  lr: 1e-2,
-  weightDecay: 0,
-  seed: 5,
-  drift: 1,
-  moving: { every: 2, lr: 1e-2, weight: 0.1, weightDecay: 0.35, clip: 1 },
-  checkpointEvery: 2,
-};
-
-const kinds = ['network', 'diffbir', 'osediff'] as const;
-type Kind = (typeof kinds)[number];
-
-/** A trainee with its judges; all values depend on nothing. */
-async function made(device: Device, kind: Kind): Promise<{ models: ReflModels; parameters: Parameters }> {
-  const parameters = device.parameters();
-  const { model, frozen, lpips, clip } = networks('f32');
-  fill(parameters, lpips, 1200, true);
-  fill(parameters, clip, 1300);
-  const context = { values: numbers(8, tokens * 6) as Float32Array, shape: [tokens, 6] };
-  const trainees: Record<Kind, () => Promise<Trainee>> = {
-    network: async () => {
-      const module = new Residual();
-      for (const { value } of module.namedParameters().values()) parameters.add(value);
-      return new NetworkTrainee(module, side);
-    },
-    diffbir: async () => {
-      const stage1 = new SwinIR(tinyDiffBIR.stage1);
-      fill(parameters, stage1, 600, true);
-      fill(parameters, model, 1);
-      await copyValues(parameters, frozen, model.controlnet);
-      const walk = { steps: 4, traced: 1, eta: 'uniform', ends: 2 } as const;
-      return ControlLDMTrainee.create(device, parameters, { model, stage1, frozen, side, context, walk });
-    },
-    osediff: async () => {
-      const [own, copy] = [0, 1].map(() => new OSEDiff(smallLatent, { unet: 2, vae: 2 }));
-      trainAdapters(own);
-      const frozen = frozenBeside(copy, own);
-      fill(parameters, own, 1);
-      await copyValues(parameters, frozen, own);
-      return OSEDiffTrainee.create(device, { model: own, frozen, side, context });
-    },
-  };
-  const trainee = await trainees[kind]();
-  return {
-    parameters,
-    models: { trainee, terms: terms({ clip, lpips }), judge: clip, caption: Int32Array.of(10, 3, 4, 11, 0) },
-  };
-}
 
 const train = async (
   device: Device,
@@ -280,10 +196,13 @@ test('a run goes on only as what it was, and one that went further is left as it
   };
   const other = (recipe: object) => (models: ReflModels) =>
     Object.assign(models, { trainee: Object.assign(models.trainee, { recipe }) });
-  assert.match(await refusal(other({ form: 'controlled', walk: 'shorter' })), /^ERR_CHECKPOINT: .*"walk":"shorter"/);
+  assert.match(
+    await refusal(other({ form: 'controlled', walk: 'shorter' })),
+    /^ERR_CHECKPOINT: .*recipe\.walk: none, now "shorter"/,
+  );
   assert.match(
     await refusal((models) => ({ ...models, caption: Int32Array.of(10, 1, 1, 11, 0) })),
-    /^ERR_CHECKPOINT: .*"caption":\[10,1,1,11,0\]/,
+    /^ERR_CHECKPOINT: .*caption: \[10,3,4,11,0\], now \[10,1,1,11,0\]/,
   );
   assert.is(await refusal((models) => models), 'undefined: undefined');
 });
