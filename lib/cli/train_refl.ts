@@ -7,7 +7,7 @@ import { trainedModels } from '../train/refl/open.ts';
 import { type PlanOptions, planMemory, plannedModels } from '../train/refl/plan.ts';
 import { type ReflObservation, type ReflStart, type ReflStep, trainRefl } from '../train/refl/refl.ts';
 import { paperWalk } from '../train/refl/rollout.ts';
-import { paperJudge } from '../train/refl/session.ts';
+import { type Compat, paperJudge } from '../train/refl/session.ts';
 import { setUp } from '../train/refl/setup.ts';
 import { UsageError } from './failure.ts';
 import { interrupted } from './interrupt.ts';
@@ -44,6 +44,7 @@ interface Args {
   seed: number;
   validateEvery: number;
   checkpointEvery: number;
+  compat?: Compat;
   override: boolean;
   plan: boolean;
   device: string;
@@ -93,6 +94,11 @@ export const trainReflCommand: CommandModule<object, Args> = {
         seed: number('of crops, damage and noise', 231),
         validateEvery: number('updates between looks at the held-out photographs', 500),
         checkpointEvery: number('updates between checkpoints', 500),
+        compat: {
+          describe: "official: DiffusionReward's public code with its flaws, to compare with",
+          choices: ['official'] as const,
+          requiresArg: true,
+        },
         override: flag('go on from a state that was trained with other options, which is refused otherwise'),
         plan: flag(`say how much memory it takes and do nothing: for ${plannedModels.join(', ')}; needs no files`),
         ...deviceOptions,
@@ -132,19 +138,19 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
     throw new UsageError('name folders of photographs, --judge, --tokenizer and --out');
   }
   const { model, weights, networks, lpips, independent, caption, heldOut, looks, crop, seed } = args;
-  const { steps, batch, accumulate, lr, recompute, validateEvery, checkpointEvery, override } = args;
+  const { steps, batch, accumulate, lr, recompute, validateEvery, checkpointEvery, override, compat } = args;
   const photographs = await Promise.all(sources.map(sourceOf));
   using device = await openDevice(name, { threads });
   const setup = await setUp(device, {
     ...{ model, weights, networks, judge, tokenizer, lpips, independent, caption, heldOut, looks, photographs, seed },
-    ...{ side: crop, recompute, walk },
+    ...{ side: crop, recompute, walk, compat },
     unlocked: args.unlockAll ? 'all' : { imageGroups: args.imageGroups, textLayers: args.textLayers },
   });
   try {
     let progress: Progress | undefined;
     const options = {
       ...{ out, steps, batch, accumulate, lr, seed, moving, recompute, validateEvery, checkpointEvery },
-      override,
+      ...{ override, compat },
       ...{ weightDecay: 0.01, drift: setup.opened.drift },
     };
     const path = await trainRefl(device, setup.stages.parameters, setup.pairs, setup.models, options, {

@@ -18,6 +18,7 @@ import { loadWeights } from '../../weights/load.ts';
 import { openWeights } from '../../weights/open.ts';
 import { saveCheckpoint } from '../checkpoint.ts';
 import type { WalkOptions } from './rollout.ts';
+import type { Compat } from './session.ts';
 import { copyValues, frozenBeside, trainAdapters, trainControlNet } from './trainable.ts';
 import { ControlLDMTrainee, NetworkTrainee, OSEDiffTrainee, type Trainee } from './trainees.ts';
 
@@ -28,6 +29,7 @@ export interface TraineeOptions extends ModelSource {
   readonly walk: WalkOptions;
   /** Whether blocks are computed a second time in the backward pass, to save memory. */
   readonly recompute: boolean;
+  readonly compat?: Compat;
 }
 
 /** A restorer that is ready to train. */
@@ -56,7 +58,7 @@ const openNetwork: Open = async ({ parameters }, name, { side }) => {
   return { trainee: new NetworkTrainee(module, taken), side: taken, drift: 0, save };
 };
 
-const openDiffBIR: Open = async (stages, name, { walk, recompute, ...options }) => {
+const openDiffBIR: Open = async (stages, name, { walk, recompute, compat, ...options }) => {
   const { device, parameters } = stages;
   const { paths, config } = await findBrought(name, options);
   const model = new ControlLDM(config);
@@ -68,7 +70,8 @@ const openDiffBIR: Open = async (stages, name, { walk, recompute, ...options }) 
   const [frozen, stage1] = [new ControlNet(config.controlnet), new SwinIR(config.stage1)];
   await loadWeights(parameters, frozen, control, { frozen: true });
   await loadWeights(parameters, stage1, partOf(await openWeights(paths.get('stage1')!), 'swinir'), { frozen: true });
-  const parts = { model, stage1, frozen, side, context: await emptyText(stages, model), walk, options: { recompute } };
+  const context = await emptyText(stages, model);
+  const parts = { model, stage1, frozen, side, context, walk, compat, options: { recompute } };
   const trainee = await ControlLDMTrainee.create(device, parameters, parts);
   const save = async (folder: string): Promise<string> => {
     const path = join(folder, trainedControlNet);

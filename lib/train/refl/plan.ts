@@ -12,7 +12,7 @@ import { frmReward } from '../../reward/reward.ts';
 import { type Device, openDevice, type Parameters } from '../../runtime/index.ts';
 import { lpipsLoss, paperWeights, rewardLoss, waveletLoss } from './objective.ts';
 import type { WalkOptions } from './rollout.ts';
-import { type MovingOptions, Session } from './session.ts';
+import { type Compat, type MovingOptions, Session } from './session.ts';
 import { frozenBeside, trainAdapters, trainControlNet, widenTrained } from './trainable.ts';
 import { ControlLDMTrainee, OSEDiffTrainee, type Trainee } from './trainees.ts';
 
@@ -27,6 +27,7 @@ export interface PlanOptions {
   readonly moving?: MovingOptions;
   /** What networks compute in; what trains is float32 in any case. */
   readonly compute: 'f32' | 'bf16';
+  readonly compat?: Compat;
 }
 
 /** What training a published model takes, in bytes. */
@@ -62,7 +63,8 @@ const planDiffBIR: Make = async (device, parameters, half, options) => {
   const frozen = half(() => new ControlNet(diffbir.controlnet)).train(false);
   const stage1 = half(() => new SwinIR(diffbir.stage1)).train(false);
   hold(parameters, [model, frozen, stage1]);
-  const parts = { ...shared(options), model, frozen, stage1, walk: options.walk };
+  const { walk, compat } = options;
+  const parts = { ...shared(options), model, frozen, stage1, walk, compat };
   return ControlLDMTrainee.create(device, parameters, parts);
 };
 

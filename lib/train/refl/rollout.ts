@@ -5,7 +5,9 @@ import { alphasCumprod, leadingTimesteps } from '../../diffusion/schedule.ts';
 import { ddimSteps, levelsOf, type Step } from '../../diffusion/steps.ts';
 import { ReflError } from '../../errors.ts';
 import { cast } from '../../graph/ops/elementwise.ts';
+import { mean } from '../../graph/ops/reduce.ts';
 import { input, type Shape, type Tensor } from '../../graph/tensor.ts';
+import type { ControlNet } from '../../models/controlnet.ts';
 import type { ControlLDM } from '../../models/diffbir.ts';
 import type { Device, Parameters, Program } from '../../runtime/index.ts';
 import { type Entry, narrowed, type Precision } from './restored.ts';
@@ -53,6 +55,8 @@ export interface RolloutShapes extends Precision {
   readonly latent: Shape;
   /** Of the text's features, [L, context_dim]. */
   readonly context: Shape;
+  /** Runs on every step, too, for nothing, as in the published code. */
+  readonly idle?: ControlNet;
 }
 
 /** Walks images to the steps that have gradients, one image at a time, by the weights as they are at that time. */
@@ -79,10 +83,16 @@ export class Rollout {
     const one = [1, ...shapes.latent];
     const fed = (name: string, shape: Shape): Tensor => narrowed(input(name, shape), shapes);
     const condition = { hint: fed('hint', one), context: fed('context', [1, ...shapes.context]) };
-    const output = cast(model.predict(fed('x', one), input('timesteps', [1], 'i32'), condition), 'f32');
+    const [x, timesteps] = [fed('x', one), input('timesteps', [1], 'i32')];
+    const output = cast(model.predict(x, timesteps, condition), 'f32');
+    const { hint, context } = condition;
+    const unread = shapes.idle?.forward(x, hint, timesteps, context).map((feature) => mean(feature)) ?? [];
     const made: { dispose(): void }[] = [];
     try {
-      const predict = await device.compile({ outputs: { output } }, { parameters });
+      const predict = await device.compile(
+        { outputs: { output, ...Object.fromEntries(unread.map((value, i) => [`unread.${i}`, value])) } },
+        { parameters },
+      );
       made.push(predict);
       const sampling = await Sampling.create(device, one);
       made.push(sampling);

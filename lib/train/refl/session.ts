@@ -43,7 +43,15 @@ export interface SessionOptions extends Precision {
   readonly moving?: MovingOptions;
   /** Whether the judge's blocks are computed a second time as it learns, to save memory. */
   readonly recompute?: boolean;
+  readonly compat?: Compat;
 }
+
+/**
+ * `official` repeats what DiffusionReward's public code does and does not mean to: sums are cleared before every batch, so that of a
+ * step's batches only the last one counts, and images are made small for the judge without antialiasing. Restorers of DiffBIR's
+ * form also run the frozen ControlNet on all steps of the walk, where nobody looks at it.
+ */
+export type Compat = 'official';
 
 /** What trains, and what by. All values are in the same parameters. */
 export interface ReflModels {
@@ -120,7 +128,7 @@ export class Session {
   /** @param side of the images */
   async compile(device: Device, parameters: Parameters, side: number): Promise<void> {
     const { trainee, terms, judge, caption } = this.models;
-    const { batch, accumulate, drift, moving, recompute, compute } = this.options;
+    const { batch, accumulate, drift, moving, recompute, compute, compat } = this.options;
     const { images, drift: pairs } = trainee.restore(batch);
     const targets = input('targets', [batch, side, side, 3]);
     const captions = input('captions', [batch, caption.length], 'i32');
@@ -135,14 +143,17 @@ export class Session {
     const restorer = await this.restorer.compile(device, parameters, graph, accumulate);
     this.programs = { restorer };
     if (!this.judge || !moving) return;
-    const judging = judgeGraph(judge, this.judge.weights, { batch, side, weight: moving.weight, recompute, compute });
-    this.programs = { restorer, judge: await this.judge.compile(device, parameters, judging, accumulate) };
+    const { weight } = moving;
+    const how = { batch, side, weight, recompute, compute, antialias: compat !== 'official' };
+    const learned = compat === 'official' ? 1 : accumulate;
+    const judging = judgeGraph(judge, this.judge.weights, how);
+    this.programs = { restorer, judge: await this.judge.compile(device, parameters, judging, learned) };
   }
 
   /** Step number `step`, from 0. */
   async step(step: number, { degraded, clean }: StepImages): Promise<StepFigures> {
     const { trainee, caption } = this.models;
-    const { batch, accumulate, lr, seed, moving } = this.options;
+    const { batch, accumulate, lr, seed, moving, compat } = this.options;
     const { restorer, judge } = this.programs!;
     const size = degraded.length / (batch * accumulate);
     const part = (all: Float32Array, first: number, count: number): Float32Array =>
@@ -156,14 +167,19 @@ export class Session {
         const place = k * batch + i;
         return { degraded: part(degraded, place, 1), draws: new Draws(seed, step, place) };
       });
-      found.push(await restorer.add({ ...(await trainee.enter(samples)), ...beside(k) }, k));
+      // What is added first clears what was there.
+      const place = compat === 'official' ? 0 : k;
+      found.push(await restorer.add({ ...(await trainee.enter(samples)), ...beside(k) }, place));
     }
     const norm = await restorer.update(step + 1, lr);
     const figures = { losses: means(found, 'loss.'), norms: means(found, 'norm.'), norm };
     if (!judge || !moving || (step + 1) % moving.every) return figures;
 
     const told: Record<string, TypedArray>[] = [];
-    for (let k = 0; k < accumulate; k++) told.push(await judge.add({ restored: found[k].images, ...beside(k) }, k));
+    const first = compat === 'official' ? accumulate - 1 : 0;
+    for (let k = first; k < accumulate; k++) {
+      told.push(await judge.add({ restored: found[k].images, ...beside(k) }, k - first));
+    }
     this.judged++;
     await judge.update(this.judged, moving.lr);
     const { loss, margin } = means(told, '');

@@ -10,7 +10,7 @@ import { LPIPS } from '../../models/lpips.ts';
 import { Stages } from '../../restore/stages.ts';
 import { clipOf } from '../../reward/clip_file.ts';
 import { type Unlocked, unlock } from '../../reward/frm.ts';
-import { frmReward, type Judged } from '../../reward/reward.ts';
+import { frmReward, type Judged, type Reward } from '../../reward/reward.ts';
 import type { Device } from '../../runtime/index.ts';
 import { ClipTokenizer } from '../../text/tokenizer.ts';
 import { loadWeights } from '../../weights/load.ts';
@@ -80,8 +80,9 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
     const { ids: caption, shortened } = tokenizer.encode([options.caption], length);
     if (shortened.length) notes.push('the caption is too long for the judge and loses its end');
 
+    const asReward = (clip: CLIP): Reward => frmReward(clip, { antialias: options.compat !== 'official' });
     const terms: Record<string, Weighted> = {
-      reward: { weight: paperWeights.reward, loss: rewardLoss(frmReward(judge)) },
+      reward: { weight: paperWeights.reward, loss: rewardLoss(asReward(judge)) },
       wavelet: { weight: paperWeights.wavelet, loss: waveletLoss },
     };
     const distances = { ...plainDistances };
@@ -99,7 +100,7 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
     using looked = await FolderPairs.open(device, [{ folder: options.heldOut, weight: 1 }], { size: side, seed: 0 });
     const { independent } = options;
     const other = independent === undefined ? undefined : await openJudge(stages, independent, tokenizer, undefined);
-    const judges = { reward: frmReward(judge), ...(other ? { independent: frmReward(other) } : {}) };
+    const judges = { reward: asReward(judge), ...(other ? { independent: asReward(other) } : {}) };
     const seen = { trainee, caption, distances, ...judges };
     const validation = await Validation.create(device, parameters, seen, {
       held: await looked.batch(0, options.looks),

@@ -20,6 +20,7 @@ import {
   restoredByOSEDiff,
 } from './restored.ts';
 import { drawWalk, Rollout, type WalkOptions } from './rollout.ts';
+import type { Compat } from './session.ts';
 
 /** A degraded image of one training step, and what is drawn for it. */
 export interface Sample {
@@ -83,6 +84,7 @@ export interface ControlLDMTraineeParts extends LatentTrainee {
   /** A copy of the ControlNet that does not train. */
   readonly frozen?: ControlNet;
   readonly walk: WalkOptions;
+  readonly compat?: Compat;
 }
 
 /** A restorer of DiffBIR's form, whose ControlNet, or what of it is trainable, trains. */
@@ -110,7 +112,8 @@ export class ControlLDMTrainee implements Trainee {
     parameters: Parameters,
     parts: ControlLDMTraineeParts,
   ): Promise<ControlLDMTrainee> {
-    const { model, stage1, side, context, compute } = parts;
+    const { model, stage1, side, context, compute, compat } = parts;
+    const idle = compat === 'official' ? parts.frozen : undefined;
     const degraded = narrowed(input('degraded', [1, side, side, 3]), parts);
     const hint = cast(model.encode(stage1.forward(degraded)).mean, 'f32');
     const latent = hint.shape.slice(1);
@@ -120,7 +123,7 @@ export class ControlLDMTrainee implements Trainee {
         parts,
         latent,
         condition,
-        await Rollout.create(device, parameters, model, { latent, context: context.shape, compute }),
+        await Rollout.create(device, parameters, model, { latent, context: context.shape, compute, idle }),
       );
     } catch (error) {
       condition.dispose();
