@@ -13,7 +13,7 @@ import { fill } from './timing.ts';
 /** Pixels a side of the picture that is restored. */
 const side = 512;
 /** Random numbers of mean 0 and variance 1/12 that weights are cut from, again and again. */
-const supply = 1 << 20;
+const supply = 1 << 16;
 
 /** Random weights of about the size that keeps activations as they are; norms scale by 1. They are made as they are written. */
 function weightsOf(dtype: 'F32' | 'BF16'): (module: Module, prefix?: string) => Map<string, Source> {
@@ -24,8 +24,8 @@ function weightsOf(dtype: 'F32' | 'BF16'): (module: Module, prefix?: string) => 
         const scale = value.rank > 1 ? Math.sqrt((12 * value.shape[0]) / value.size) : 0;
         const shift = init === 'ones' ? 1 : 0;
         const data = (): Float32Array => {
-          const values = new Float32Array(value.size);
-          for (let i = 0; i < values.length; i++) values[i] = shift + scale * numbers[i % supply];
+          const [values, block] = [new Float32Array(value.size), numbers.map((v) => shift + scale * v)];
+          for (let i = 0; i < values.length; i += supply) values.set(block.subarray(0, values.length - i), i);
           return values;
         };
         return [prefix + key, { dtype, shape: value.shape, data }];
@@ -37,17 +37,17 @@ function weightsOf(dtype: 'F32' | 'BF16'): (module: Module, prefix?: string) => 
  * A whole restoration of 512 x 512 pixels from files in the official layout, written into the system's temporary folder (5 GB and
  * more in float32) and removed afterwards. Only on request.
  */
-function restorer(name: 'diffbir-v1' | 'osediff-face', dtype: 'F32' | 'BF16', settings: Settings): ModelBench {
-  const stored = dtype === 'F32' ? 'float32' : 'bfloat16';
+function restorer(name: 'diffbir-v1' | 'osediff-face', dtype: 'f32' | 'bf16', settings: Settings): ModelBench {
+  const stored = dtype === 'f32' ? 'float32' : 'bfloat16';
   return {
     name: `${name}-${stored}`,
-    describe: `${name} with random weights stored in ${stored} restores ${side} x ${side} pixels`,
+    describe: `${name} with random weights, stored and kept in ${stored}, restores ${side} x ${side} pixels`,
     onRequest: true,
     async run(device, options) {
       const folder = await mkdtemp(join(tmpdir(), 'refl-bench-'));
       try {
-        await writeOfficial(folder, officialFiles(name, diffbir, weightsOf(dtype)));
-        const model = await openImageModel(device, name, { weights: folder });
+        await writeOfficial(folder, officialFiles(name, diffbir, weightsOf(dtype === 'f32' ? 'F32' : 'BF16')));
+        const model = await openImageModel(device, name, { weights: folder, dtype });
         try {
           const data = new Uint8Array(side * side * 3).map((_, i) => (i * 7919) >>> 3);
           const run = () =>
@@ -69,7 +69,7 @@ function restorer(name: 'diffbir-v1' | 'osediff-face', dtype: 'F32' | 'BF16', se
   };
 }
 
-export const restorerBenches: readonly ModelBench[] = (['F32', 'BF16'] as const).flatMap((dtype) => [
+export const restorerBenches: readonly ModelBench[] = (['f32', 'bf16'] as const).flatMap((dtype) => [
   restorer('osediff-face', dtype, {}),
   restorer('diffbir-v1', dtype, { steps: 2 }),
 ]);

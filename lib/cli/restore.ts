@@ -5,7 +5,7 @@ import { writeAtomic } from '../image/files.ts';
 import { decodeImage, encodeBeside } from '../image/picture.ts';
 import type { Settings } from '../restore/image_model.ts';
 import { shippedModels } from '../restore/model.ts';
-import { broughtModels, type ModelSource } from '../restore/open.ts';
+import { broughtModels, type ModelSource, weightTypes } from '../restore/open.ts';
 import { type Restored, Restorer } from '../restore/restorer.ts';
 import { readCaptions } from './captions.ts';
 import { prepare } from './inputs.ts';
@@ -61,6 +61,11 @@ export const restoreCommand: CommandModule<object, Args> = {
         type: 'string',
       },
       fold: { describe: "fold OSEDiff's adapters into its weights: faster, for more memory", type: 'boolean' },
+      dtype: {
+        requiresArg: true,
+        describe: 'what weights are kept in: bf16 and f16 take half the memory [f32]',
+        choices: weightTypes,
+      },
       memory: {
         requiresArg: true,
         describe: 'gigabytes that a model keeps to besides its weights, by tiles [half of what is free]',

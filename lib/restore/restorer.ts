@@ -93,6 +93,7 @@ export class Restorer {
     tokenizer,
     networks,
     memory,
+    dtype,
     fold,
     device = 'auto',
     threads,
@@ -106,7 +107,7 @@ export class Restorer {
     signal?.throwIfAborted();
     const opened = await openDevice(device, { threads });
     try {
-      const images = await openImageModel(opened, model, { weights, tokenizer, networks, memory, fold });
+      const images = await openImageModel(opened, model, { weights, tokenizer, networks, memory, dtype, fold });
       signal?.throwIfAborted();
       return new Restorer(model, opened, images, batch);
     } catch (error) {

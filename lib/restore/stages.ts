@@ -3,7 +3,7 @@ import type { TypedArray } from '../graph/dtype.ts';
 import { fuse } from '../graph/fuse.ts';
 import { lower } from '../graph/program.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import type { Device, Parameters, Program, RunOptions, Values } from '../runtime/index.ts';
+import type { Device, Parameters, ParametersOptions, Program, RunOptions, Values } from '../runtime/index.ts';
 
 type Trace = () => Record<string, Tensor>;
 
@@ -33,9 +33,9 @@ export class Stages {
   #budget: number | undefined;
 
   /** @param memory bytes to keep to besides weights; half of what is free, less the weights, when left out */
-  constructor(device: Device, memory?: number) {
+  constructor(device: Device, memory?: number, options: ParametersOptions = {}) {
     this.device = device;
-    this.parameters = device.parameters();
+    this.parameters = device.parameters(options);
     this.#budget = memory;
   }
 

@@ -5,7 +5,7 @@ import { type Graph, type LowerOptions, lower } from '../graph/program.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { cudaState, emulatorState } from './cuda.ts';
 import { dropped, native, typed, typedSync } from './native.ts';
-import { Parameters } from './parameters.ts';
+import { Parameters, type ParametersOptions } from './parameters.ts';
 import { Program } from './program.ts';
 
 export interface DeviceOptions {
@@ -55,8 +55,8 @@ export class Device {
   }
 
   /** An empty set of parameters on this device. */
-  parameters(): Parameters {
-    return new Parameters(this);
+  parameters(options: ParametersOptions = {}): Parameters {
+    return new Parameters(this, options);
   }
 
   /**

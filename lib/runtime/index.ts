@@ -7,7 +7,7 @@ import type { Values } from './program.ts';
 export { type CudaState, cudaState } from './cuda.ts';
 export { type CompileOptions, Device, type DeviceOptions, deviceNames, openDevice } from './device.ts';
 export { native } from './native.ts';
-export { type FileSlice, Parameters } from './parameters.ts';
+export { type FileSlice, Parameters, type ParametersOptions } from './parameters.ts';
 export { Program, type RunOptions, type Values } from './program.ts';
 
 /** Compiles, runs once and disposes: for tests, small jobs and the REPL. */

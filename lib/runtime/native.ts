@@ -14,7 +14,7 @@ export interface Native {
   /** Opens at once what can be closed; it is usable when `opened` has resolved. `library`: the CUDA library, or empty. */
   openDevice(kind: string, threads: number, library: string, tf32: boolean): { device: number; opened: Promise<void> };
   closeDevice(device: number): void;
-  createBuffer(device: number, dtype: DType, shape: Shape, frozen: boolean): number;
+  createBuffer(device: number, dtype: DType, shape: Shape, frozen: boolean, packed?: DType): number;
   writeBuffer(device: number, buffer: number, values: TypedArray): Promise<void>;
   readBuffer(device: number, buffer: number): Promise<ArrayBuffer>;
   loadBuffer(device: number, buffer: number, path: string, offset: number, fileType: string): Promise<void>;

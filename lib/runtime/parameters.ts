@@ -17,14 +17,24 @@ export interface FileView extends FileSlice {
   readonly strides?: Shape;
 }
 
+export interface ParametersOptions {
+  /**
+   * What the CPU's packed copies of frozen float32 parameters hold, float32 by default: in 16 bits values are rounded, and take
+   * half the memory. Programs compute in float32 all the same, and parameters that no kernel packs stay as they are.
+   */
+  readonly packed?: 'bf16' | 'f16';
+}
+
 /** Persistent buffers of a device, each standing for a parameter leaf of the graph. Shared by any number of programs. */
 export class Parameters {
   readonly device: Device;
   private readonly buffers = new Map<Tensor, number>();
+  private readonly packed: 'bf16' | 'f16' | undefined;
   private disposed = false;
 
-  constructor(device: Device) {
+  constructor(device: Device, { packed }: ParametersOptions = {}) {
     this.device = device;
+    this.packed = packed;
     const { buffers } = this;
     dropped.register(this, () => releaseAll(buffers), this);
   }
@@ -36,9 +46,11 @@ export class Parameters {
   add(leaf: Tensor, { frozen = false, data }: { frozen?: boolean; data?: TypedArray } = {}): void {
     this.checkOpen();
     if (this.buffers.has(leaf)) throw new ReflError('ERR_PROGRAM', `the parameter ${leaf} was added twice`);
+    const { dtype, shape } = leaf;
+    const packed = frozen && dtype === 'f32' ? this.packed : undefined;
     this.buffers.set(
       leaf,
-      typedSync(() => native().createBuffer(this.device.handle, leaf.dtype, leaf.shape, frozen)),
+      typedSync(() => native().createBuffer(this.device.handle, dtype, shape, frozen, packed)),
     );
     if (data) this.write(leaf, data);
   }
@@ -100,9 +112,10 @@ export class Parameters {
     return leaf.size ? viewOf(leaf.dtype, bytes, 0, leaf.size) : arrayOf(leaf.dtype, 0);
   }
 
-  /** Bytes of all values; frozen ones may take none, or more where kernels hold packed copies. */
+  /** Bytes of all values in the types that are packed; frozen ones may take none, or more where kernels hold several copies. */
   get bytes(): number {
-    return [...this.buffers.keys()].reduce((sum, t) => sum + t.size * bytesOf(t.dtype), 0);
+    const width = ({ dtype }: Tensor): number => bytesOf(dtype === 'f32' && this.packed ? this.packed : dtype);
+    return [...this.buffers.keys()].reduce((sum, t) => sum + t.size * width(t), 0);
   }
 
   /** The native handle of a parameter's buffer. */

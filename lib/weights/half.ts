@@ -6,12 +6,17 @@ const float = new Float32Array(bits.buffer);
 
 /** Values of 16-bit floats, exactly. */
 export function toFloat32(halves: Uint16Array, type: HalfType): Float32Array {
-  return Float32Array.from(halves, type === 'F16' ? fromF16 : fromBf16);
+  const [values, convert] = [new Float32Array(halves.length), type === 'F16' ? fromF16 : fromBf16];
+  // Several times as fast as TypedArray.from, which asks an iterator.
+  for (let i = 0; i < values.length; i++) values[i] = convert(halves[i]);
+  return values;
 }
 
 /** Float32 values rounded to the nearest 16-bit float, ties to even; beyond the largest they become infinite. */
 export function fromFloat32(values: Float32Array, type: HalfType): Uint16Array {
-  return Uint16Array.from(values, type === 'F16' ? toF16 : toBf16);
+  const [halves, convert] = [new Uint16Array(values.length), type === 'F16' ? toF16 : toBf16];
+  for (let i = 0; i < halves.length; i++) halves[i] = convert(values[i]);
+  return halves;
 }
 
 function fromBf16(h: number): number {

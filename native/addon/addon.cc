@@ -216,13 +216,14 @@ Napi::Value closeDevice(const Napi::CallbackInfo& info, Addon& addon) {
   return info.Env().Undefined();
 }
 
-// createBuffer(device, dtype, shape, frozen) -> buffer
+// createBuffer(device, dtype, shape, frozen, dtype of packed copies?) -> buffer
 Napi::Value createBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   const auto device = Addon::find(addon.devices, info[0], "device");
   if (!device->isOpen) throw Error("ERR_DEVICE", "the device is not open");
+  const DType dtype = decodeDType(info[1]), packed = info[4].IsUndefined() ? dtype : decodeDType(info[4]);
   return addon.keep(
       info.Env(), addon.buffers,
-      std::make_shared<Buffer>(device->backend, decodeDType(info[1]), decodeShape(info[2]), info[3].ToBoolean()));
+      std::make_shared<Buffer>(device->backend, dtype, decodeShape(info[2]), info[3].ToBoolean(), packed));
 }
 
 // writeBuffer(device, buffer, typedArray) -> Promise

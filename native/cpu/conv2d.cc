@@ -85,58 +85,64 @@ void packGradientPanel(const Weights& w, const std::vector<int64_t>& taps, const
 }
 
 // Each panel's weights lie together, so those of a file are read panel by panel, into each thread's `each` of `room`;
-// a gradient's do not.
-template <class T>
-void packWeights(const Weights& w, const std::vector<int64_t>& taps, Values& from, T* to, T* room, int64_t each) {
+// a gradient's do not. Panels that are kept in 16 bits are made in the last part of it.
+template <class T, class S>
+void packWeights(const Weights& w, const std::vector<int64_t>& taps, Values& from, S* to, T* room, int64_t each) {
   const int64_t depth = static_cast<int64_t>(taps.size()) * w.rows(), ld = w.ins * w.plane;
   const T* all = w.gradient ? from.all<T>() : nullptr;
   parallelFor(ceilDiv(w.columns(), kPanel<T>), 1, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin * kPanel<T>; j < std::min(w.columns(), end * kPanel<T>); j += kPanel<T>) {
       panels<T>(std::min(w.columns() - j, kPanel<T>), [&](int64_t, int64_t count, int64_t width) {
-        T* panel = to + j * depth;
-        if (w.gradient) {
-          packGradientPanel(w, taps, all, j, count, width, panel);
-        } else {
-          const T* part = from.part(j * ld, count * ld, room + omp_get_thread_num() * each);
-          transpose(count, ld, part, ld,
-                    [&](int64_t k) { return panel + (k % w.plane * w.ins + k / w.plane) * width; });
-        }
-        for (int64_t k = 0; k < depth && count < width; k++) {
-          std::fill(panel + k * width + count, panel + (k + 1) * width, T(0));
-        }
+        T* own = room + omp_get_thread_num() * each;
+        keep(to + j * depth, width * depth, own + each - kPanel<T> * depth, [&](T* panel) {
+          if (w.gradient) {
+            packGradientPanel(w, taps, all, j, count, width, panel);
+          } else {
+            const T* part = from.part(j * ld, count * ld, own);
+            transpose(count, ld, part, ld,
+                      [&](int64_t k) { return panel + (k % w.plane * w.ins + k / w.plane) * width; });
+          }
+          for (int64_t k = 0; k < depth && count < width; k++) {
+            std::fill(panel + k * width + count, panel + (k + 1) * width, T(0));
+          }
+        });
       });
     }
   });
 }
 
-// Binds products that share the image in[0], the weights in[1] and the output, of [batch, height, width] pixels.
-template <class T>
+// Binds products that share the image in[0], the weights in[1], kept as S where frozen, and the output, of [batch,
+// height, width] pixels.
+template <class T, class S>
 Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> phases, const std::string& key,
                  int64_t batch, int64_t height, int64_t width, bool hasBias) {
   // One buffer may be seen in several shapes.
   const std::string keptAs = key + " " + describe(weight.dtype, weight.shape);
+  constexpr bool narrow = !std::is_same_v<T, S>;
   const int64_t threads = omp_get_max_threads(), columnCount = w.columns();
-  int64_t packedElements = 0;
+  int64_t packedElements = 0, deepest = 0;
   for (Phase& phase : phases) {
     phase.packedAt = packedElements;
     packedElements += packedSize<T>(columnCount, phase.patches.depth());
+    deepest = std::max(deepest, phase.patches.depth());
   }
   packedElements = roundUp(packedElements, kLanes<T>);
   const auto frozen =
-      weight.frozen ? weight.buffer->pack(keptAs, static_cast<size_t>(packedElements) * sizeof(T)) : nullptr;
-  const int64_t each = std::max(regionScratch<T>(true), frozen && !w.gradient ? kPanel<T> * w.ins * w.plane : 0);
+      weight.frozen ? weight.buffer->pack(keptAs, static_cast<size_t>(packedElements) * sizeof(S)) : nullptr;
+  const int64_t filed = frozen && !w.gradient ? kPanel<T> * w.ins * w.plane : 0;
+  const int64_t each = std::max(regionScratch<T>(!narrow), filed + (narrow ? kPanel<T> * deepest : 0));
 
   const auto run = [=](const Args& args) {
     T* scratch = reinterpret_cast<T*>(args.scratch);
     const auto pack = [&](Values& from, std::byte* to) {
       for (const Phase& phase : phases)
-        packWeights(w, phase.taps, from, reinterpret_cast<T*>(to) + phase.packedAt, scratch, each);
+        packWeights(w, phase.taps, from, reinterpret_cast<S*>(to) + phase.packedAt, scratch, each);
     };
-    std::shared_ptr<std::byte> kept;
-    T* packed = scratch + threads * each;
+    std::shared_ptr<std::byte> copy;
+    S* packed = reinterpret_cast<S*>(scratch + threads * each);
     if (frozen) {
-      kept = frozen->get(pack);
-      packed = reinterpret_cast<T*>(kept.get());
+      copy = frozen->get(pack);
+      packed = reinterpret_cast<S*>(copy.get());
     } else {
       Values plain(args.in[1].data);
       pack(plain, reinterpret_cast<std::byte*>(packed));
@@ -158,7 +164,7 @@ Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> pha
             const int64_t line = at / (p.rows * p.columns) * height + phase.y + y * phase.stepY;
             return args.out[0].as<T>() + (line * width + phase.x + x * phase.stepX) * columnCount + columns.begin;
           };
-          const Packed<T> b{packed + phase.packedAt + columns.begin * p.depth(), p.depth()};
+          const auto b = kept<T>(packed + phase.packedAt + columns.begin * p.depth(), p.depth());
           const T* start = bias ? bias + columns.begin : nullptr;
           T* own = scratch + each * omp_get_thread_num();
           if (p.pixelwise() && Rows<T>::pays(p.pixel)) {
@@ -273,14 +279,15 @@ Bound bindConv2d(const NodeSpec& node) {
   const Winograd winograd{conv.batch,    conv.height,      conv.width, conv.channels, conv.outHeight,
                           conv.outWidth, conv.outChannels, conv.top,   conv.left,     false};
   if (y.dtype == DType::f32 && conv.strideY == 1 && conv.strideX == 1 &&
-      winograd.pays(conv.kernelHeight, conv.kernelWidth, weight.frozen)) {
-    return bindWinograd(winograd, weight, bias);
+      winograd.pays(conv.kernelHeight, conv.kernelWidth, keepsTransform(weight))) {
+    return onKept(weight, [&](auto stored) { return bindWinograd<decltype(stored)>(winograd, weight, bias); });
   }
   Phase phase{conv.patches(), {}, 0, 0, 1, 1, 0};
   for (int64_t t = 0; t < conv.taps(); t++) phase.taps.push_back(t);
   const Weights w{conv.outChannels, conv.channels, conv.taps(), false, 1};
-  return onFloat(y.dtype, node, [&](auto tag) {
-    return bindPhases<decltype(tag)>(weight, w, {phase}, "conv2d", conv.batch, conv.outHeight, conv.outWidth, bias);
+  return onKept(y.dtype, weight, node, [&](auto tag, auto stored) {
+    return bindPhases<decltype(tag), decltype(stored)>(weight, w, {phase}, "conv2d", conv.batch, conv.outHeight,
+                                                       conv.outWidth, bias);
   });
 }
 
@@ -299,8 +306,8 @@ Bound bindConv2dGradInput(const NodeSpec& node) {
                           conv.kernelWidth - 1 - conv.left,
                           true};
   if (dx.dtype == DType::f32 && conv.strideY == 1 && conv.strideX == 1 &&
-      winograd.pays(conv.kernelHeight, conv.kernelWidth, weight.frozen)) {
-    return bindWinograd(winograd, weight, false);
+      winograd.pays(conv.kernelHeight, conv.kernelWidth, keepsTransform(weight))) {
+    return onKept(weight, [&](auto stored) { return bindWinograd<decltype(stored)>(winograd, weight, false); });
   }
   std::string key = "conv2dGradInput " + std::to_string(conv.strideY) + " " + std::to_string(conv.strideX) + " " +
                     std::to_string(conv.top % conv.strideY) + " " + std::to_string(conv.left % conv.strideX);
@@ -315,9 +322,9 @@ Bound bindConv2dGradInput(const NodeSpec& node) {
     conv.width = conv.outWidth;
     conv.kernelWidth = conv.strideX = 1;
   }
-  return onFloat(dx.dtype, node, [&](auto tag) {
-    return bindPhases<decltype(tag)>(weight, w, inputPhases(conv, tapRow), key, conv.batch, conv.height, conv.width,
-                                     false);
+  return onKept(dx.dtype, weight, node, [&](auto tag, auto stored) {
+    return bindPhases<decltype(tag), decltype(stored)>(weight, w, inputPhases(conv, tapRow), key, conv.batch,
+                                                       conv.height, conv.width, false);
   });
 }
 

@@ -1,6 +1,6 @@
 // matmul and linear: blocked products by gemm.h. Bytes moved: A once per block of columns, B once per thread row
 // of the grid, C once per kBlockDepth of the depth. Frozen matrices are packed once.
-#include "cpu/gemm.h"
+#include "cpu/kept.h"
 
 namespace refl::REFL_ISA {
 
@@ -12,21 +12,23 @@ struct Product {
   bool sharedB;  // one matrix b for the whole batch
 };
 
-// Packs a frozen matrix; `room` has space for kPanel columns a thread, where b's values come from a file.
-template <class T>
-void packWhole(const Product& p, Values& b, T* to, T* room) {
+// Packs a frozen matrix; `room` has space for `each` elements a thread: kPanel columns where b's values come from a
+// file, and as many again where they are kept in 16 bits.
+template <class T, class S>
+void packWhole(const Product& p, Values& b, S* to, T* room, int64_t each) {
   const T* all = p.transposeB ? nullptr : b.all<T>();
   parallelFor(ceilDiv(p.columns, kPanel<T>), 1, [&](int64_t begin, int64_t end) {
     for (int64_t first = begin * kPanel<T>; first < std::min(p.columns, end * kPanel<T>); first += kPanel<T>) {
       const int64_t columns = std::min(p.columns - first, kPanel<T>);
-      T* panel = to + first * p.depth;
-      if (p.transposeB) {
-        T* own = room + omp_get_thread_num() * kPanel<T> * p.depth;
-        packColumns(columns, p.depth, b.part(first * p.depth, columns * p.depth, own), p.depth, panel);
-      } else {
-        packRows<T>(
-            columns, p.depth, [&](int64_t k) { return all + k * p.columns + first; }, panel);
-      }
+      T* own = room + omp_get_thread_num() * each;
+      keep(to + first * p.depth, packedSize<T>(columns, p.depth), own + kPanel<T> * p.depth, [&](T* panel) {
+        if (p.transposeB) {
+          packColumns(columns, p.depth, b.part(first * p.depth, columns * p.depth, own), p.depth, panel);
+        } else {
+          packRows<T>(
+              columns, p.depth, [&](int64_t k) { return all + k * p.columns + first; }, panel);
+        }
+      });
     }
   });
 }
@@ -41,22 +43,25 @@ void copyBlock(const Product& p, const T* a, int64_t row, int64_t rows, int64_t 
   transpose(depth, rows, a + k * p.rows + row, p.rows, [&](int64_t i) { return to + i * ld; });
 }
 
-// Tasks are regions of the grid of each product of the batch; with many products, whole products.
-template <class T>
+// Tasks are regions of the grid of each product of the batch; with many products, whole products. A frozen b is kept as
+// S.
+template <class T, class S>
 Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
+  constexpr bool narrow = !std::is_same_v<T, S>;
   const int64_t threads = omp_get_max_threads();
   const bool frozen = b.frozen && p.sharedB;
   const std::string key = "matmul " + std::to_string(p.transposeB) + " " + std::to_string(p.columns);
-  const auto pack = frozen ? b.buffer->pack(key, packedSize<T>(p.columns, p.depth) * sizeof(T)) : nullptr;
+  const auto pack = frozen ? b.buffer->pack(key, packedSize<T>(p.columns, p.depth) * sizeof(S)) : nullptr;
   const Grid grid = gridOf<T>(p.rows, p.columns, p.batch >= 4 * threads ? 1 : threads, frozen);
   const bool direct = !p.transposeA && Rows<T>::pays(p.depth);
-  const int64_t each = std::max(regionScratch<T>(frozen), frozen ? kPanel<T> * p.depth : 0);
+  const int64_t each =
+      std::max(regionScratch<T>(frozen && !narrow), frozen ? (narrow ? 2 : 1) * kPanel<T> * p.depth : 0);
 
   const auto run = [=](const Args& args) {
     std::shared_ptr<std::byte> packed;
     if (pack) {
       packed = pack->get([&](Values& values, std::byte* to) {
-        packWhole(p, values, reinterpret_cast<T*>(to), reinterpret_cast<T*>(args.scratch));
+        packWhole(p, values, reinterpret_cast<S*>(to), reinterpret_cast<T*>(args.scratch), each);
       });
     }
     const T* bias = hasBias ? args.in[2].as<T>() : nullptr;
@@ -82,7 +87,7 @@ Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
           }
         };
         if (packed) {
-          multiplied(Packed<T>{reinterpret_cast<const T*>(packed.get()) + columns.begin * p.depth, p.depth});
+          multiplied(kept<T>(reinterpret_cast<const S*>(packed.get()) + columns.begin * p.depth, p.depth));
         } else {
           const T* right = args.in[1].as<T>() + (p.sharedB ? 0 : item * p.columns * p.depth);
           const auto block = [&](int64_t column, int64_t count, int64_t k, int64_t depth, T* to) {
@@ -115,15 +120,17 @@ Bound bindMatmul(const NodeSpec& node) {
     p.rows *= p.batch;
     p.batch = 1;
   }
-  return onFloat(y.dtype, node, [&](auto tag) { return bindProduct<decltype(tag)>(b, p, false); });
+  return onKept(y.dtype, b, node,
+                [&](auto tag, auto stored) { return bindProduct<decltype(tag), decltype(stored)>(b, p, false); });
 }
 
 Bound bindLinear(const NodeSpec& node) {
   const Operand &weight = node.inputs[1], &y = node.outputs[0];
   const int64_t out = weight.dim(0);
   const Product p{1, y.size() / std::max<int64_t>(1, out), out, weight.dim(1), false, true, true};
-  return onFloat(y.dtype, node,
-                 [&](auto tag) { return bindProduct<decltype(tag)>(weight, p, node.inputs[2].present); });
+  return onKept(y.dtype, weight, node, [&](auto tag, auto stored) {
+    return bindProduct<decltype(tag), decltype(stored)>(weight, p, node.inputs[2].present);
+  });
 }
 
 }  // namespace refl::REFL_ISA

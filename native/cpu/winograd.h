@@ -9,7 +9,7 @@
 // exact in float with their squares and keep the error near 3e-6 of the largest output (it is 1e-5 with 0, +-1, +-2).
 #include <vector>
 
-#include "cpu/gemm.h"
+#include "cpu/kept.h"
 
 namespace refl::REFL_ISA {
 
@@ -103,8 +103,33 @@ struct KernelTransform {
   }
 };
 
-// The 36 packed matrices. `room` has `each` elements a thread, for weights out of a file.
-inline void packWeights(const Winograd& w, const Values& weights, float* to, float* room, int64_t each) {
+// Weights that are kept in 16 bits, as a source of packWeights.
+template <class S>
+struct Kept {
+  const S* data;
+
+  const float* part(int64_t first, int64_t count, float* room) const {
+    widen(data + first, count, room);
+    return room;
+  }
+};
+
+// The weights as they are, in 16 bits; `room` as below.
+template <class S>
+void keepWeights(const Winograd& w, const Values& weights, S* to, float* room, int64_t each) {
+  const int64_t all = 9 * w.channels * w.outChannels, part = partSize(w);
+  parallelFor(ceilDiv(all, part), 1, [&](int64_t begin, int64_t end) {
+    float* own = room + omp_get_thread_num() * each;
+    for (int64_t at = begin * part; at < std::min(all, end * part); at += part) {
+      const int64_t count = std::min(part, all - at);
+      narrow(weights.part(at, count, own), count, to + at);
+    }
+  });
+}
+
+// The 36 packed matrices. `room` has `each` elements a thread, for weights that are not in memory as they are.
+template <class Source>
+void packWeights(const Winograd& w, const Source& weights, float* to, float* room, int64_t each) {
   const KernelTransform transform;
   const int64_t size = matrixSize(w), part = partSize(w);
   parallelFor(w.turned ? w.channels : ceilDiv(w.outChannels, kPanel<float>), 1, [&](int64_t begin, int64_t end) {
@@ -179,8 +204,14 @@ inline void transformOutput(const Winograd& w, const float* m, int64_t first, in
 
 }  // namespace winograd
 
-// Frozen weights are transformed once and kept, others at every run.
-inline Bound bindWinograd(const Winograd& w, const Operand& weight, bool hasBias) {
+// Whether the transformed weights are kept: of those that are to be kept in 16 bits the plain ones are. That takes an
+// eighth of the memory, and the transform would make their rounding errors larger.
+inline bool keepsTransform(const Operand& weight) { return weight.frozen && !isHalf(weight.buffer->packed); }
+
+// Frozen weights are transformed once where that is kept, all others at every run.
+template <class S>
+Bound bindWinograd(const Winograd& w, const Operand& weight, bool hasBias) {
+  constexpr bool narrow = !std::is_same_v<S, float>;
   const int64_t threads = omp_get_max_threads();
   const int64_t ld = w.channels + kRowGap, block = 2 * kPanel<float>;
   // V of a chunk takes 4 MB at most, and there is a chunk or more for each thread. Where all tiles are one chunk,
@@ -194,24 +225,31 @@ inline Bound bindWinograd(const Winograd& w, const Operand& weight, bool hasBias
   const int64_t each = roundUp(std::max(w.channels + sizeV + sizeM, winograd::partSize(w)), kLanes<float>);
 
   // One buffer may be seen in several shapes.
-  const std::string key = (w.turned ? "winograd turned " : "winograd ") + std::to_string(w.channels);
+  const std::string key = narrow ? "plain" : (w.turned ? "winograd turned " : "winograd ") + std::to_string(w.channels);
   const int64_t transformed = 36 * winograd::matrixSize(w);
-  const auto frozen =
-      weight.frozen ? weight.buffer->pack(key, static_cast<size_t>(transformed) * sizeof(float)) : nullptr;
+  const int64_t copied = narrow ? 9 * w.channels * w.outChannels : transformed;
+  const auto frozen = weight.frozen ? weight.buffer->pack(key, static_cast<size_t>(copied) * sizeof(S)) : nullptr;
 
   const auto run = [=](const Args& args) {
     auto* scratch = reinterpret_cast<float*>(args.scratch);
-    const auto pack = [&](Values& values, std::byte* to) {
-      winograd::packWeights(w, values, reinterpret_cast<float*>(to), scratch, each);
-    };
-    std::shared_ptr<std::byte> kept;
-    const float* u = scratch + threads * each;
+    float* made = scratch + threads * each;
+    const float* u = made;
+    std::shared_ptr<std::byte> copy;
     if (frozen) {
-      kept = frozen->get(pack);
-      u = reinterpret_cast<const float*>(kept.get());
+      copy = frozen->get([&](Values& values, std::byte* to) {
+        if constexpr (narrow) {
+          winograd::keepWeights(w, values, reinterpret_cast<S*>(to), scratch, each);
+        } else {
+          winograd::packWeights(w, values, reinterpret_cast<float*>(to), scratch, each);
+        }
+      });
+      if constexpr (narrow) {
+        winograd::packWeights(w, winograd::Kept<S>{reinterpret_cast<const S*>(copy.get())}, made, scratch, each);
+      } else {
+        u = reinterpret_cast<const float*>(copy.get());
+      }
     } else {
-      Values plain(args.in[1].data);
-      pack(plain, reinterpret_cast<std::byte*>(scratch + threads * each));
+      winograd::packWeights(w, Values(args.in[1].data), made, scratch, each);
     }
     const float* bias = hasBias ? args.in[2].as<float>() : nullptr;
     parallelFor(chunks * parts, 1, [&](int64_t begin, int64_t end) {
@@ -234,7 +272,7 @@ inline Bound bindWinograd(const Winograd& w, const Operand& weight, bool hasBias
       }
     });
   };
-  Bound bound{run, static_cast<size_t>(threads * each + (frozen ? 0 : transformed)) * sizeof(float)};
+  Bound bound{run, static_cast<size_t>(threads * each + (frozen && !narrow ? 0 : transformed)) * sizeof(float)};
   if (frozen) bound.packed = {{1, frozen}};
   return bound;
 }

@@ -19,9 +19,12 @@ int64_t checkedBytes(DType dtype, const Shape& shape) {
   return std::find(shape.begin(), shape.end(), 0) == shape.end() ? bytes : 0;
 }
 
-Buffer::Buffer(std::shared_ptr<Backend> backend, DType dtype_, Shape shape_, bool frozen_)
-    : dtype(dtype_), shape(std::move(shape_)), frozen(frozen_), backend_(std::move(backend)) {
+Buffer::Buffer(std::shared_ptr<Backend> backend, DType dtype_, Shape shape_, bool frozen_, DType packed_)
+    : dtype(dtype_), packed(packed_), shape(std::move(shape_)), frozen(frozen_), backend_(std::move(backend)) {
   checkedBytes(dtype, shape);
+  if (packed != dtype && !(dtype == DType::f32 && isHalf(packed))) {
+    throw Error("ERR_DTYPE", describe(dtype, shape) + " cannot be kept packed as " + describe(packed, {}));
+  }
   // A device's memory is for its own thread to ask for, so there it waits for the first use.
   if (backend_->isHost()) kept_ = room();
 }

@@ -74,9 +74,12 @@ class Pack {
 
 class Buffer : public std::enable_shared_from_this<Buffer> {
  public:
-  Buffer(std::shared_ptr<Backend> backend, DType dtype, Shape shape, bool frozen);
+  // Throws ERR_DTYPE where `packed` is neither `dtype` nor one of 16 bits for a float32.
+  Buffer(std::shared_ptr<Backend> backend, DType dtype, Shape shape, bool frozen, DType packed);
 
   const DType dtype;
+  // What packed copies keep values as: rounded to 16 bits they take half the memory. Plain bytes are of `dtype`.
+  const DType packed;
   const Shape shape;
   const bool frozen;
 

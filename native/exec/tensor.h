@@ -24,6 +24,8 @@ constexpr size_t bytesOf(DType t) {
   }
 }
 
+constexpr bool isHalf(DType t) { return t == DType::bf16 || t == DType::f16; }
+
 using Shape = std::vector<int64_t>;
 
 inline int64_t sizeOf(const Shape& shape) {
