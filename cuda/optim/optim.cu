@@ -1,9 +1,6 @@
 // Optimizer updates and reductions over many tensors at once.
 //
-// A launch takes a table of tensors by value, at most 4 KB of parameters: 84 of AdamW's groups, 160 pairs, or 250
-// tensors. Each tensor is cut into pieces of 8192 elements, and a block of 256 threads has one piece: it finds its
-// tensor by a binary search over the first blocks of all, and then goes through the piece 16 bytes a thread of the
-// wider type. A thousand small biases are so a handful of launches, and a matrix fills the device.
+// A table (tables.h) holds 84 of AdamW's groups, 160 pairs, or 250 tensors.
 //
 // All of it is limited by memory. Bytes an element with 16-bit gradients (float32 ones): AdamW 26 (28), ema and
 // accumulate 10 (12), assign 6 (8), reductions 2 (4); AdamW does some 40 operations, with exact division and square
@@ -17,71 +14,12 @@
 #include <cfloat>
 
 #include "optim/optim.h"
-#include "simt/simt.h"
+#include "optim/tables.h"
 
 namespace refl::cuda {
 namespace {
 
 using namespace simt;
-
-constexpr int kThreads = 256, kWarps = kThreads / 32;
-constexpr int kPiece = 8192;
-constexpr int kFinishThreads = 1024;
-
-constexpr int blocksOf(int count) { return count / kPiece + (count % kPiece != 0); }
-
-/** N sets of K tensors of one size. Set i has the blocks from first[i] to first[i + 1]. */
-template <int K, int N>
-struct Table {
-  void* at[K][N];
-  int count[N], first[N + 1], sets;
-};
-
-/** The set that has this block. */
-template <class Tables>
-__device__ __forceinline__ int setOf(const Tables& table) {
-  int low = 0, high = table.sets;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (table.first[middle] <= static_cast<int>(blockIdx.x))
-      low = middle;
-    else
-      high = middle;
-  }
-  return low;
-}
-
-/** Calls vector(i) for each whole vector of V elements of this block's piece, then one(i) for elements that are left.
- */
-template <int V, class Vector, class One>
-__device__ __forceinline__ void eachOf(int count, int piece, Vector&& vector, One&& one) {
-  const int begin = piece * kPiece, end = min(count - begin, kPiece) + begin;
-  const int whole = begin + (end - begin) / V * V;
-#pragma unroll 1
-  for (int i = begin + static_cast<int>(threadIdx.x) * V; i < whole; i += kThreads * V) vector(i);
-#pragma unroll 1
-  for (int i = whole + static_cast<int>(threadIdx.x); i < end; i += kThreads) one(i);
-}
-
-/** Fills tables with the non-empty ones of `sets` and hands each, when full, to `run(table, blocks)`; `put(table, i,
- * set)` writes the addresses. */
-template <class Tables, int kMost, class Set, class Put, class Run>
-cudaError_t inTables(const std::vector<Set>& sets, Put&& put, Run&& run) {
-  Tables table = {};
-  for (size_t i = 0; i < sets.size(); ++i) {
-    if (sets[i].count > 0) {
-      const int to = table.sets++;
-      put(table, to, sets[i]);
-      table.count[to] = sets[i].count;
-      table.first[to + 1] = table.first[to] + blocksOf(sets[i].count);
-    }
-    if (table.sets == 0 || (table.sets < kMost && i + 1 < sets.size())) continue;
-    const cudaError_t error = run(table, static_cast<unsigned>(table.first[table.sets]));
-    if (error != cudaSuccess) return error;
-    table = {};
-  }
-  return cudaSuccess;
-}
 
 constexpr int kAdamwSets = 84;
 struct AdamwTable : Table<4, kAdamwSets> {
@@ -204,19 +142,6 @@ struct NonFinite {
   static __device__ __forceinline__ double of(float x) { return fabsf(x) <= FLT_MAX ? 0.0 : 1.0; }
 };
 
-/** The block's sum of v, to its first thread. All warps are whole. */
-template <int kAll>
-__device__ __forceinline__ double blockSum(double v) {
-  SIMT_SHARED(double, partial, [kAll]);
-  v = warpSum(v);
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = v;
-  __syncthreads();
-  double total = 0;
-  if (threadIdx.x == 0)
-    for (int i = 0; i < kAll; ++i) total += partial[i];
-  return total;
-}
-
 template <class Of, class G>
 __global__ void __launch_bounds__(kThreads)
     sumKernel(const __grid_constant__ ElementTable table, double* __restrict__ partials) {
@@ -241,15 +166,6 @@ struct Root {
 struct None {
   static __device__ float of(double total) { return total == 0 ? 1.0f : 0.0f; }
 };
-
-template <class Finish>
-__global__ void __launch_bounds__(kFinishThreads)
-    finishKernel(const double* __restrict__ partials, int count, float* __restrict__ y) {
-  double sum = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kFinishThreads) sum += partials[i];
-  const double total = blockSum<kFinishThreads / 32>(sum);
-  if (threadIdx.x == 0) *y = Finish::of(total);
-}
 
 template <class Op, class G>
 cudaError_t updatePairs(const float* scalar, const float* ok, const std::vector<Pair<G>>& pairs, cudaStream_t stream) {

@@ -1,6 +1,6 @@
 // The metrics that pictures can be measured by: those that need no download, and published ones whose files a user brings.
 import { fileURLToPath } from 'node:url';
-import { cosineSimilarity } from '../graph/ops/compose.ts';
+import { cosineSimilarity } from '../graph/ops/reward.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
 import { aesthetic, loadAesthetic } from '../metrics/aesthetic.ts';
 import { clipiqa, loadClipiqa, promptFeatures } from '../metrics/clipiqa.ts';

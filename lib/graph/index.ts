@@ -48,5 +48,6 @@ export * from './ops/pool.ts';
 export * from './ops/random.ts';
 export * from './ops/reduce.ts';
 export * from './ops/resample.ts';
+export * from './ops/reward.ts';
 export * from './ops/softmax.ts';
 export { constant, input, type Node, parameterLeaf, recompute, type Shape, scope, Tensor } from './tensor.ts';

@@ -1,7 +1,7 @@
 import { ReflError } from '../errors.ts';
-import { cosineSimilarity } from '../graph/ops/compose.ts';
 import { reshape, slice } from '../graph/ops/layout.ts';
 import { mean } from '../graph/ops/reduce.ts';
+import { cosines } from '../graph/ops/reward.ts';
 import { softmax } from '../graph/ops/softmax.ts';
 import { constant, type Tensor } from '../graph/tensor.ts';
 import type { ClipResNet } from '../models/clip_resnet.ts';
@@ -56,8 +56,8 @@ export function clipiqa(clip: ClipResNet, images: Tensor, texts: Tensor): Tensor
 
 /** The score of picture features [N, embed_dim], [N], and the logits behind it, [N, 10]. */
 export function pairChance(clip: ClipResNet, features: Tensor, texts: Tensor): { score: Tensor; logits: Tensor } {
-  const [n, width] = features.shape;
-  const scaled = logits(clip, cosineSimilarity(reshape(features, [n, 1, width]), texts));
+  const [n] = features.shape;
+  const scaled = logits(clip, cosines(features, texts));
   const chances = softmax(reshape(scaled, [n, prompts.length / 2, 2]));
   const good = slice(chances, [0, 0, 0], [n, prompts.length / 2, 1]);
   return { score: mean(good, [1, 2]), logits: scaled };

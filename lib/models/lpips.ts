@@ -1,9 +1,7 @@
-import { statisticsOf } from '../graph/dtype.ts';
-import { add, affine, cast, div, maximum, relu, sqrt, square, sub } from '../graph/ops/elementwise.ts';
+import { add, affine, cast, div, relu, sub } from '../graph/ops/elementwise.ts';
 import { reshape } from '../graph/ops/layout.ts';
-import { linear } from '../graph/ops/matmul.ts';
 import { maxPool2d } from '../graph/ops/pool.ts';
-import { mean, sum } from '../graph/ops/reduce.ts';
+import { directionDistance } from '../graph/ops/reward.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { constant } from '../graph/tensor.ts';
 import { Conv2d } from '../nn/layers.ts';
@@ -98,17 +96,10 @@ export class LPIPS extends Module {
     const [ours, theirs] = [this.features(signed(a)), this.features(signed(b))];
     return this.trace(() => {
       const layers = ours.map((feature, i) => {
-        const apart = mean(square(sub(directions(feature), directions(theirs[i]))), [1, 2]);
         const weight = this[`lin${i}`].model[1].weight.value;
-        return reshape(linear(apart, reshape(weight, [1, weight.size])), [a.shape[0]]);
+        return directionDistance(feature, theirs[i], reshape(weight, [weight.size]));
       });
       return { distance: layers.reduce((x, y) => add(x, y)), layers };
     });
   }
-}
-
-/** x / (|x| + 1e-10) over channels. No features at all have no direction: the floor keeps their gradient finite. */
-function directions(x: Tensor): Tensor {
-  const wide = cast(x, statisticsOf(x.dtype));
-  return div(wide, affine(sqrt(maximum(sum(square(wide), [-1], true), 1e-30)), 1, 1e-10));
 }

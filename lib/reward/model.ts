@@ -1,5 +1,6 @@
 import { ReflError } from '../errors.ts';
-import { cosineSimilarity, l2Normalize } from '../graph/ops/compose.ts';
+import { l2Normalize } from '../graph/ops/compose.ts';
+import { cosineSimilarity } from '../graph/ops/reward.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
 import type { ImageSource } from '../image/picture.ts';
 import type { CLIP, CLIPConfig } from '../models/clip.ts';

@@ -1,37 +1,12 @@
 // Optimizer updates over many tensors at once, and the two checks that gate them.
-//
-// The tensors of a node count as one long run of elements that threads split evenly, so a thousand small biases cost
-// as little as one matrix. Updates are limited by memory: AdamW reads four and writes three streams.
+// Updates are limited by memory: AdamW reads four and writes three streams.
 #include <limits>
 
-#include "cpu/support.h"
+#include "cpu/groups.h"
 
 namespace refl::REFL_ISA {
 
 namespace {
-
-constexpr int64_t kGrain = 16384;
-
-// Where each group of tensors begins in the run of all their elements; the last entry is the total.
-std::vector<int64_t> startsOf(const NodeSpec& node) {
-  std::vector<int64_t> starts{0};
-  for (size_t i = node.op->inputs.size(); i < node.inputs.size(); i += node.op->group.size()) {
-    starts.push_back(starts.back() + node.inputs[i].size());
-  }
-  return starts;
-}
-
-// Calls fn(group, begin, end) with the pieces of groups that lie in [begin, end) of the run.
-template <class Fn>
-void pieces(const std::vector<int64_t>& starts, int64_t begin, int64_t end, Fn&& fn) {
-  auto next = std::upper_bound(starts.begin(), starts.end(), begin);
-  for (int64_t at = begin; at < end; ++next) {
-    const int64_t stop = std::min(end, *next);
-    const auto group = next - starts.begin() - 1;
-    if (at < stop) fn(static_cast<size_t>(group), at - starts[group], stop - starts[group]);
-    at = stop;
-  }
-}
 
 template <class T>
 double scalar(const Tensor& t) {
@@ -132,54 +107,25 @@ Bound bindAssign(const NodeSpec& node) {
   return updateAll(node, 0, prepare, update);
 }
 
-namespace {
-
-// Reduces all tensors of a node: fn(elements, count) gives a double for each fixed chunk of the run, the chunks are
-// added up in order, and finish(total) is the output.
-template <class Fn, class Finish>
-Bound reduceAll(const NodeSpec& node, Fn fn, Finish finish) {
-  const std::vector<int64_t> starts = startsOf(node);
-  const int64_t chunks = (starts.back() + kGrain - 1) / kGrain;
-  return onFloat(node.outputs[0].dtype, node, [&](auto tag) -> Bound {
-    using T = decltype(tag);
-    const auto run = [=](const Args& args) {
-      auto* partial = reinterpret_cast<double*>(args.scratch);
-      parallelFor(chunks, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t c = begin; c < end; c++) {
-          double total = 0;
-          const int64_t stop = std::min((c + 1) * kGrain, starts.back());
-          pieces(starts, c * kGrain, stop, [&](size_t group, int64_t from, int64_t to) {
-            total += fn(args.in[group].as<T>() + from, to - from);
-          });
-          partial[c] = total;
-        }
-      });
-      double total = 0;
-      for (int64_t c = 0; c < chunks; c++) total += partial[c];
-      *args.out[0].as<T>() = static_cast<T>(finish(total));
-    };
-    return {run, static_cast<size_t>(chunks) * sizeof(double)};
-  });
-}
-
-}  // namespace
-
 Bound bindGlobalNorm(const NodeSpec& node) {
-  const auto squares = [](const auto* x, int64_t n) {
+  const auto squares = [](auto tag, const Tensor* in, int64_t begin, int64_t end) {
+    const auto* x = in->as<decltype(tag)>();
     double total = 0;
 #pragma omp simd reduction(+ : total)
-    for (int64_t i = 0; i < n; i++) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    for (int64_t i = begin; i < end; i++) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
     return total;
   };
   return reduceAll(node, squares, [](double total) { return std::sqrt(total); });
 }
 
 Bound bindAllFinite(const NodeSpec& node) {
-  const auto bad = [](const auto* x, int64_t n) {
-    constexpr auto most = std::numeric_limits<std::decay_t<decltype(*x)>>::max();
+  const auto bad = [](auto tag, const Tensor* in, int64_t begin, int64_t end) {
+    using T = decltype(tag);
+    const T* x = in->as<T>();
+    constexpr T most = std::numeric_limits<T>::max();
     int count = 0;
 #pragma omp simd reduction(+ : count)
-    for (int64_t i = 0; i < n; i++) count += !(std::fabs(x[i]) <= most);
+    for (int64_t i = begin; i < end; i++) count += !(std::fabs(x[i]) <= most);
     return static_cast<double>(count);
   };
   return reduceAll(node, bad, [](double total) { return total == 0 ? 1.0 : 0.0; });

@@ -1,19 +1,6 @@
-import {
-  clipFactor,
-  cosineSimilarity,
-  crossEntropy,
-  haarWavelet,
-  l1Loss,
-  l2Normalize,
-  logSumExp,
-  mseLoss,
-  timestepEmbedding,
-} from '../../lib/graph/ops/compose.ts';
+import { clipFactor, haarWavelet, l2Normalize, logSumExp, timestepEmbedding } from '../../lib/graph/ops/compose.ts';
 import { globalNorm } from '../../lib/graph/ops/optim.ts';
-import { softmax } from '../../lib/graph/ops/softmax.ts';
 import type { OpCase } from '../support/opcase.ts';
-
-const pair = { a: { shape: [4, 19] }, b: { shape: [4, 19] } };
 
 export const cases: OpCase[] = [
   { name: 'l2Normalize', op: 'rsqrt', inputs: { x: { shape: [3, 2, 19] } }, build: ({ x }) => l2Normalize(x) },
@@ -22,24 +9,6 @@ export const cases: OpCase[] = [
     op: 'rsqrt',
     inputs: { x: { shape: [2, 5], values: new Array(10).fill(0), nograd: true } },
     build: ({ x }) => l2Normalize(x),
-  },
-  { name: 'cosineSimilarity', op: 'rsqrt', inputs: pair, build: ({ a, b }) => cosineSimilarity(a, b) },
-  { name: 'mseLoss', op: 'square', inputs: pair, build: ({ a, b }) => mseLoss(a, b) },
-  { name: 'l1Loss', op: 'abs', inputs: pair, build: ({ a, b }) => l1Loss(a, b) },
-  {
-    name: 'crossEntropy of class numbers',
-    op: 'logSoftmax',
-    inputs: {
-      logits: { shape: [5, 7], range: [-4, 4] },
-      labels: { shape: [5], dtype: 'i32', values: [0, 6, 3, 3, 1] },
-    },
-    build: ({ logits, labels }) => crossEntropy(logits, labels),
-  },
-  {
-    name: 'crossEntropy of probabilities',
-    op: 'logSoftmax',
-    inputs: { logits: { shape: [5, 7], range: [-4, 4] }, labels: { shape: [5, 7], range: [-2, 2] } },
-    build: ({ logits, labels }) => crossEntropy(logits, softmax(labels)),
   },
   {
     name: 'logSumExp',

@@ -1,11 +1,11 @@
 import { predictClean, weightedSum } from '../../lib/diffusion/denoise.ts';
 import { ddimSteps, levelsOf } from '../../lib/diffusion/steps.ts';
 import { grad } from '../../lib/graph/grad.ts';
-import { cosineSimilarity, l1Loss } from '../../lib/graph/ops/compose.ts';
 import { add, affine, tanh } from '../../lib/graph/ops/elementwise.ts';
 import { reshape } from '../../lib/graph/ops/layout.ts';
 import { linear } from '../../lib/graph/ops/matmul.ts';
 import { mean } from '../../lib/graph/ops/reduce.ts';
+import { cosineSimilarity, l1Loss } from '../../lib/graph/ops/reward.ts';
 import { constant, type Tensor } from '../../lib/graph/tensor.ts';
 import { type Device, evaluate } from '../../lib/runtime/index.ts';
 import type { Golden } from './golden.ts';

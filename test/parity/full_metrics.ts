@@ -1,8 +1,8 @@
 import type { TypedArray } from '../../lib/graph/dtype.ts';
-import { cosineSimilarity } from '../../lib/graph/ops/compose.ts';
 import { add, affine, cast, exp, full, square, sub } from '../../lib/graph/ops/elementwise.ts';
 import { concat, pad, reshape, slice, split, transpose } from '../../lib/graph/ops/layout.ts';
 import { sum } from '../../lib/graph/ops/reduce.ts';
+import { cosineSimilarity } from '../../lib/graph/ops/reward.ts';
 import { constant, type Tensor } from '../../lib/graph/tensor.ts';
 import { aestheticOf, clipPreprocess } from '../../lib/metrics/aesthetic.ts';
 import { pairChance } from '../../lib/metrics/clipiqa.ts';

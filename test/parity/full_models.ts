@@ -1,6 +1,6 @@
-import { cosineSimilarity } from '../../lib/graph/ops/compose.ts';
 import { affine, cast, div } from '../../lib/graph/ops/elementwise.ts';
 import { broadcastTo, reshape } from '../../lib/graph/ops/layout.ts';
+import { cosines } from '../../lib/graph/ops/reward.ts';
 import type { Tensor } from '../../lib/graph/tensor.ts';
 import { CLIP, type CLIPConfig, TextTransformer } from '../../lib/models/clip.ts';
 import { ControlNet, type ControlNetConfig } from '../../lib/models/controlnet.ts';
@@ -86,7 +86,7 @@ export const hpsFull: FullTrace = (golden, weights) => {
   const image = bytes ? unit(feeds['in.image_u8']) : toNhwc(feeds['in.image']);
   const feature = module.visual.forward(normalizeColours(image));
   const pooled = module.pooled(feeds['in.tokens']);
-  const cos = cosineSimilarity(reshape(feature, [feature.shape[0], 1, -1]), pooled);
+  const cos = cosines(feature, pooled);
   const outputs = { image_feature: feature, text_pooled: pooled, cos, logits: logits(module, cos) };
   const parts = [{ module, manifest: 'hpsv2_vit_h_14', key: (own: string) => own }];
   const limit = (output: string): Limit => {

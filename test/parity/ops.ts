@@ -1,15 +1,7 @@
 import { grad } from '../../lib/graph/grad.ts';
 import { geglu, gelu, quickGelu, silu } from '../../lib/graph/ops/activation.ts';
 import { attention } from '../../lib/graph/ops/attention.ts';
-import {
-  cosineSimilarity,
-  crossEntropy,
-  haarWavelet,
-  l1Loss,
-  l2Normalize,
-  mseLoss,
-  timestepEmbedding,
-} from '../../lib/graph/ops/compose.ts';
+import { haarWavelet, l2Normalize, timestepEmbedding } from '../../lib/graph/ops/compose.ts';
 import { conv2d } from '../../lib/graph/ops/conv2d.ts';
 import { cast, leakyRelu, relu } from '../../lib/graph/ops/elementwise.ts';
 import { embedding } from '../../lib/graph/ops/embedding.ts';
@@ -18,6 +10,7 @@ import { linear } from '../../lib/graph/ops/matmul.ts';
 import { groupNorm, layerNorm } from '../../lib/graph/ops/norm.ts';
 import { avgPool2d, maxPool2d } from '../../lib/graph/ops/pool.ts';
 import { type ResizeMode, resize } from '../../lib/graph/ops/resample.ts';
+import { cosineSimilarity, crossEntropy, l1Loss, mseLoss } from '../../lib/graph/ops/reward.ts';
 import { logSoftmax, softmax } from '../../lib/graph/ops/softmax.ts';
 import { sameShape, type Tensor } from '../../lib/graph/tensor.ts';
 import { type Device, evaluate } from '../../lib/runtime/index.ts';

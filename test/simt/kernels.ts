@@ -78,6 +78,7 @@ export const kernels: Program[] = [
   {
     name: 'optim',
     kernels: ['cuda/optim/optim.cu'],
+    headers: ['cuda/optim/tables.h'],
     driver: 'test/simt/kernels/optim.cc',
   },
   {
@@ -147,6 +148,11 @@ export const kernels: Program[] = [
       'x <= 2.0f': 'the polynomial is 0 at 2',
       'k <= start + taps': 'the filter does not reach that pixel',
     },
+  },
+  {
+    name: 'reward',
+    kernels: ['cuda/reward/head.cu', 'cuda/reward/direction_distance.cu', 'cuda/reward/mean_error.cu'],
+    driver: 'test/simt/kernels/reward.cc',
   },
   {
     name: 'attention',

@@ -3,13 +3,11 @@ import { ReflError } from '../../errors.ts';
 import { arrayOf, statisticsOf, type TypedArray } from '../dtype.ts';
 import { constant, type Tensor } from '../tensor.ts';
 import {
-  abs,
   add,
   affine,
   cast,
   cos,
   div,
-  equal,
   exp,
   log,
   maximum,
@@ -21,8 +19,7 @@ import {
   sub,
 } from './elementwise.ts';
 import { concat, pad, reshape, split } from './layout.ts';
-import { amax, mean, sum } from './reduce.ts';
-import { logSoftmax } from './softmax.ts';
+import { amax, sum } from './reduce.ts';
 
 function constantOf(values: readonly number[], like: Tensor): Tensor {
   const dtype = statisticsOf(like.dtype);
@@ -38,37 +35,6 @@ const widened = (x: Tensor): Tensor => cast(x, statisticsOf(x.dtype));
 export function l2Normalize(x: Tensor, eps = 1e-12): Tensor {
   const wide = widened(x);
   return cast(mul(wide, rsqrt(maximum(sum(square(wide), [-1], true), eps * eps))), x.dtype);
-}
-
-/**
- * Cosine of the angle between a and b over the last axis, which goes, in float32 at least. A norm under `eps` counts as
- * `eps`.
- */
-export const cosineSimilarity = (a: Tensor, b: Tensor, eps = 1e-8): Tensor =>
-  sum(mul(l2Normalize(widened(a), eps), l2Normalize(widened(b), eps)), [-1]);
-
-/** Mean of (a - b)^2 over all elements, shape []. */
-export const mseLoss = (a: Tensor, b: Tensor): Tensor => mean(square(sub(a, b)));
-
-/** Mean of |a - b| over all elements, shape []. */
-export const l1Loss = (a: Tensor, b: Tensor): Tensor => mean(abs(sub(a, b)));
-
-/**
- * Cross entropy of softmax(logits) over the last axis, averaged over all rows, shape [].
- *
- * @param logits [..., classes]
- * @param labels class numbers, i32 [...]; or probabilities of the logits' shape and dtype
- */
-export function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
-  const target = labels.dtype === 'i32' ? oneHot(labels, logits) : labels;
-  const rows = logits.size / logits.shape.at(-1)!;
-  return affine(sum(mul(target, logSoftmax(logits))), -1 / rows);
-}
-
-/** 1 at the class each label names and 0 elsewhere, in the shape and dtype of `logits`. */
-function oneHot(labels: Tensor, logits: Tensor): Tensor {
-  const classes = Array.from({ length: logits.shape.at(-1)! }, (_, i) => i);
-  return equal(reshape(cast(labels, logits.dtype), [...labels.shape, 1]), constantOf(classes, logits));
 }
 
 /** log(sum(exp(x))) over the last axis, which goes; computed from x - max(x). */

@@ -1,5 +1,5 @@
 import { grad } from '../../graph/grad.ts';
-import { affine, cast, sub } from '../../graph/ops/elementwise.ts';
+import { affine, sub } from '../../graph/ops/elementwise.ts';
 import { concat, reshape, split } from '../../graph/ops/layout.ts';
 import { mean } from '../../graph/ops/reduce.ts';
 import { constant, input, type Tensor } from '../../graph/tensor.ts';
@@ -39,7 +39,7 @@ export function judgeGraph(
   const captions = input('captions', [batch, clip.positional_embedding.value.shape[0]], 'i32');
   const [size] = clip.visual.imageSize;
   const small = diffusionRewardPreprocess(affine(pairs, 2, -1), { size, antialias });
-  const paired = cast(pairedScores(features(clip, narrowed(small, { compute }), captions, { recompute })), 'f32');
+  const paired = pairedScores(features(clip, narrowed(small, { compute }), captions, { recompute }));
   const preferred = constant(new Int32Array(batch).fill(1), [batch], 'i32');
   const loss = preferenceLoss(clip, paired, preferred);
   const [restored, targets] = split(paired, 2, 1);

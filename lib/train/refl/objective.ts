@@ -1,9 +1,10 @@
 import { ReflError } from '../../errors.ts';
 import type { DType } from '../../graph/dtype.ts';
 import { grad } from '../../graph/grad.ts';
-import { add, affine, cast, clamp, square, sub } from '../../graph/ops/elementwise.ts';
+import { add, affine, cast, clamp } from '../../graph/ops/elementwise.ts';
 import { globalNorm } from '../../graph/ops/optim.ts';
 import { mean } from '../../graph/ops/reduce.ts';
+import { meanError } from '../../graph/ops/reward.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { dtcwtLoss } from '../../metrics/dtcwt.ts';
 import type { LPIPS } from '../../models/lpips.ts';
@@ -80,7 +81,7 @@ export function objective(judged: Judged, terms: Readonly<Record<string, Weighte
   const cotangents: Tensor[] = pulls.length ? [pulls.reduce(add)] : [];
   if (drift) {
     const own = drift.pairs.map(([feature]) => feature);
-    losses.drift = drift.pairs.map(([a, b]) => mean(square(sub(a, b)))).reduce(add);
+    losses.drift = meanError(drift.pairs);
     const total = affine(losses.drift, drift.weight);
     const pull = grad(total, own);
     weighted.push(total);

@@ -100,8 +100,7 @@ export function restoredByControlLDM(
     const control = model.controlnet.forward(x, condition, timesteps, text, options);
     if (last && frozen) {
       const before = frozen.forward(x, condition, timesteps, text, options);
-      const wide = (feature: Tensor): Tensor => cast(feature, state.dtype);
-      drift.push(...control.map((feature, i): [Tensor, Tensor] => [wide(feature), wide(before[i])]));
+      drift.push(...control.map((feature, i): [Tensor, Tensor] => [feature, before[i]]));
     }
     return cast(model.unet.forward(x, timesteps, text, { control, ...options }), state.dtype);
   });
