@@ -1,7 +1,7 @@
 // Speed beside oneDNN and PyTorch: npm run bench [-- NAME... --json FILE --threads N]
 //
 // NAME is a family (conv, linear, attention, memory), part of an operator's name, a model (face-256, sd21) or opening;
-// everything by default. Prints one JSON object a measurement (into FILE, when given), then all of them as Markdown;
+// everything by default. refl-step alone says what a step of training by rewards takes (bench/refl_step.ts). Prints one JSON object a measurement (into FILE, when given), then all of them as Markdown;
 // progress goes to stderr. oneDNN and PyTorch are installed from Debian's packages when missing. Use a quiet machine.
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg } from 'node:os';
@@ -21,6 +21,12 @@ const { values, positionals: names } = parseArgs({
 const threads = Number(values.threads ?? availableParallelism());
 const wanted = (name: string, family?: string): boolean =>
   !names.length || names.some((text) => text === family || name.includes(text));
+
+if (names.length === 1 && names[0] === 'refl-step') {
+  const { printReflStep } = await import('./refl_step.ts');
+  await printReflStep(threads);
+  process.exit();
+}
 
 const ops = opBenches.filter(({ name, family }) => wanted(name, family));
 const models = modelBenches.filter(({ name, onRequest }) => wanted(name) && (names.length || !onRequest));

@@ -113,7 +113,7 @@ class UNet(nn.Module):
 
     def forward(self, x, timesteps, context):
         half = self.base // 2
-        angles = timesteps[:, None] * torch.exp(torch.arange(half) * (-math.log(10000) / half))[None]
+        angles = timesteps[:, None] * torch.exp(torch.arange(half, device=x.device) * (-math.log(10000) / half))[None]
         emb = self.time(torch.cat([angles.cos(), angles.sin()], -1))
 
         def run(pieces, h):

@@ -10,12 +10,17 @@ export interface Work {
   readonly bytes: number;
 }
 
-/** The work behind `outputs`. */
-export function workOf(outputs: readonly Tensor[]): Work {
+/**
+ * The work behind `outputs`.
+ *
+ * @param counted nodes that are not counted again; those that are come to it
+ */
+export function workOf(outputs: readonly Tensor[], counted = new Set<Node>()): Work {
   let flops = 0;
   let bytes = 0;
   for (const node of reachable(outputs)) {
-    if (node.leaf || node.op === 'reshape') continue;
+    if (node.leaf || node.op === 'reshape' || counted.has(node)) continue;
+    counted.add(node);
     flops += flopsOf(node);
     for (const t of [...node.inputs, node.outputs[0]]) bytes += t ? t.size * bytesOf(t.dtype) : 0;
   }
@@ -38,6 +43,9 @@ function flopsOf({ op, inputs, outputs: [y], attrs }: Node): number {
       return 2 * y.size * (attrs.transposeA ? a.shape.at(-2)! : a.shape.at(-1)!);
     case 'attention':
       return 4 * a.size * b.shape[1];
+    // Scores once more, and the gradients of scores, q, k and v.
+    case 'attentionGrad':
+      return 10 * a.size * b.shape[1];
     default:
       return 0;
   }

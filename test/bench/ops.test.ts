@@ -3,11 +3,13 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { sd21Noise } from '../../lib/bench/models.ts';
 import { opBenches } from '../../lib/bench/ops.ts';
+import { reflStepWork } from '../../lib/bench/refl_step.ts';
 import { fill, median } from '../../lib/bench/timing.ts';
 import { workOf } from '../../lib/bench/work.ts';
 import { input } from '../../lib/graph/index.ts';
 import { sd21 } from '../../lib/models/latent.ts';
 import { UNet } from '../../lib/models/unet.ts';
+import { paperWalk } from '../../lib/train/refl/rollout.ts';
 
 test('names are unique, so that one can be picked', () => {
   assert.is(new Set(opBenches.map(({ name }) => name)).size, opBenches.length);
@@ -35,6 +37,22 @@ test('operations are counted from shapes', () => {
 test('the UNet comes to the 402.1 billion multiplications that are known of it', () => {
   const { flops } = workOf([sd21Noise(new UNet(sd21.unet), input('latent', [1, 64, 64, 4]), 999)]);
   assert.is((flops / 2e9).toFixed(1), '402.1');
+});
+
+test('a step of training by rewards comes to its parts', async () => {
+  const paper = { side: 512, batch: 1, accumulate: 4, recompute: false, compute: 'bf16', walk: paperWalk } as const;
+  const parts = new Map((await reflStepWork('diffbir-v1', paper)).map(({ name, flops }) => [name, flops / 2e9]));
+  // UNet and ControlNet: 402.1 and 134.6 billion multiplications; encoder and SwinIR: 558.3 and 90.7; decoder: 1257.3.
+  assert.ok(Math.abs(parts.get('49 steps without gradient')! / (49 * (402.1 + 134.6)) - 1) < 1e-3);
+  assert.ok(Math.abs(parts.get('step with gradient')! / (402.1 + 134.6) - 1) < 1e-3);
+  assert.ok(Math.abs(parts.get('condition')! / (558.3 + 90.7) - 1) < 1e-3);
+  assert.ok(Math.abs(parts.get('decoder')! / 1257.3 - 1) < 1e-3);
+  assert.ok(Math.abs(parts.get('frozen copy')! / 134.6 - 1) < 1e-3);
+  const official = await reflStepWork('diffbir-v1', { ...paper, compat: 'official' });
+  const unread = official.find(({ name }) => name === 'frozen copy, unread')!.flops / 2e9;
+  assert.ok(Math.abs(unread / (49 * 134.6) - 1) < 1e-3);
+  const all = (steps: readonly { flops: number }[]) => steps.reduce((sum, { flops }) => sum + flops, 0) / 2e9;
+  assert.ok(Math.abs(all(official) - [...parts.values()].reduce((a, b) => a + b, 0) - unread) < 1);
 });
 
 test('gradients are benched without the forward pass', () => {

@@ -1,8 +1,9 @@
 import type { DType } from '../../graph/dtype.ts';
+import type { Tensor } from '../../graph/tensor.ts';
 import { CLIP, vitH14 } from '../../models/clip.ts';
 import { ControlNet } from '../../models/controlnet.ts';
 import { ControlLDM, diffbir } from '../../models/diffbir.ts';
-import { sd21 } from '../../models/latent.ts';
+import { type LatentDiffusion, sd21 } from '../../models/latent.ts';
 import { LPIPS } from '../../models/lpips.ts';
 import { OSEDiff } from '../../models/osediff.ts';
 import { SwinIR } from '../../models/swinir.ts';
@@ -10,7 +11,7 @@ import { type Module, withDType } from '../../nn/module.ts';
 import { unlock } from '../../reward/frm.ts';
 import { frmReward } from '../../reward/reward.ts';
 import { type Device, openDevice, type Parameters } from '../../runtime/index.ts';
-import { lpipsLoss, paperWeights, rewardLoss, waveletLoss } from './objective.ts';
+import { lpipsLoss, paperWeights, rewardLoss, type Weighted, waveletLoss } from './objective.ts';
 import type { WalkOptions } from './rollout.ts';
 import { type Compat, type MovingOptions, Session } from './session.ts';
 import { frozenBeside, trainAdapters, trainControlNet, widenTrained } from './trainable.ts';
@@ -40,12 +41,20 @@ export interface MemoryPlan {
   readonly programs: number;
 }
 
+/** A trainee without values, and the graphs of what goes before its gradient. */
+interface Traced {
+  readonly trainee: Trainee;
+  readonly model: LatentDiffusion;
+  /** Of one image: what makes its condition, and a step of its walk. None where there is no walk. */
+  readonly before?: { readonly condition: Tensor; readonly step: readonly Tensor[] };
+}
+
 type Make = (
   device: Device,
   parameters: Parameters,
   half: <T>(fn: () => T) => T,
   options: PlanOptions,
-) => Promise<Trainee>;
+) => Promise<Traced>;
 
 const shared = ({ side, recompute, compute }: PlanOptions) => ({
   side,
@@ -65,7 +74,8 @@ const planDiffBIR: Make = async (device, parameters, half, options) => {
   hold(parameters, [model, frozen, stage1]);
   const { walk, compat } = options;
   const parts = { ...shared(options), model, frozen, stage1, walk, compat };
-  return ControlLDMTrainee.create(device, parameters, parts);
+  const trainee = await ControlLDMTrainee.create(device, parameters, parts);
+  return { trainee, model, before: ControlLDMTrainee.before(parts) };
 };
 
 const planOSEDiff: Make = async (device, parameters, half, options) => {
@@ -74,7 +84,7 @@ const planOSEDiff: Make = async (device, parameters, half, options) => {
   widenTrained(model);
   const frozen = frozenBeside(copy, model);
   hold(parameters, [model, frozen]);
-  return OSEDiffTrainee.create(device, { ...shared(options), model, frozen });
+  return { trainee: await OSEDiffTrainee.create(device, { ...shared(options), model, frozen }), model };
 };
 
 const plans: Readonly<Record<string, Make>> = {
@@ -87,40 +97,59 @@ const plans: Readonly<Record<string, Make>> = {
 /** Models whose training can be planned without their files. */
 export const plannedModels: readonly string[] = Object.keys(plans);
 
-/**
- * The memory that training one of {@link plannedModels} takes by DiffusionReward's losses, with LPIPS and a judge of HPS v2's size:
- * everything is traced and planned at full size, nothing is allocated and no file is needed.
- */
-export async function planMemory(name: string, options: PlanOptions): Promise<MemoryPlan> {
+/** A published model's training on the null device: all of it traced, none of it with values. */
+export interface Planned extends Traced {
+  readonly device: Device;
+  readonly parameters: Parameters;
+  readonly terms: Readonly<Record<string, Weighted>>;
+  readonly judge: CLIP;
+}
+
+/** Calls `fn` with one of {@link plannedModels}, LPIPS and a judge of HPS v2's size. */
+export async function withPlanned<T>(
+  name: string,
+  options: PlanOptions,
+  fn: (planned: Planned) => T | Promise<T>,
+): Promise<T> {
   const compute = narrow(options.compute);
-  const half = <T>(fn: () => T): T => (compute ? withDType(compute, fn) : fn());
+  const half = <V>(make: () => V): V => (compute ? withDType(compute, make) : make());
   using device = await openDevice('null');
   using parameters = device.parameters();
-  const trainee = await plans[name](device, parameters, half, options);
+  const traced = await plans[name](device, parameters, half, options);
   try {
-    const clip = half(() => new CLIP(vitH14));
-    if (options.moving) unlock(clip);
-    else clip.train(false);
-    widenTrained(clip);
+    const judge = half(() => new CLIP(vitH14));
+    if (options.moving) unlock(judge);
+    else judge.train(false);
+    widenTrained(judge);
     const lpips = half(() => new LPIPS()).train(false);
-    hold(parameters, [clip, lpips]);
-    const { recompute } = options;
+    hold(parameters, [judge, lpips]);
+    const { recompute, compat } = options;
+    const antialias = compat !== 'official';
     const terms = {
-      reward: { weight: paperWeights.reward, loss: rewardLoss(frmReward(clip, { compute, recompute })) },
+      reward: { weight: paperWeights.reward, loss: rewardLoss(frmReward(judge, { compute, recompute, antialias })) },
       lpips: { weight: paperWeights.lpips, loss: lpipsLoss(lpips, compute) },
       wavelet: { weight: paperWeights.wavelet, loss: waveletLoss },
     };
-    const models = { trainee, terms, judge: clip, caption: new Int32Array(vitH14.text_cfg.context_length) };
+    return await fn({ ...traced, device, parameters, terms, judge });
+  } finally {
+    traced.trainee.dispose();
+  }
+}
+
+/**
+ * The memory that training one of {@link plannedModels} takes by DiffusionReward's losses: everything is traced and planned at full
+ * size, nothing is allocated and no file is needed.
+ */
+export const planMemory = (name: string, options: PlanOptions): Promise<MemoryPlan> =>
+  withPlanned(name, options, async ({ device, parameters, ...models }) => {
+    const caption = new Int32Array(vitH14.text_cfg.context_length);
     // Rates and weights do not change a plan.
-    const recipe = { lr: 1, weightDecay: 0.01, seed: 0, drift: 1 };
-    using session = new Session(models, { ...options, ...recipe, compute });
+    const recipe = { lr: 1, weightDecay: 0.01, seed: 0, drift: 1, compute: narrow(options.compute) };
+    using session = new Session({ ...models, caption }, { ...options, ...recipe });
     await session.create(parameters);
     await session.compile(device, parameters, options.side);
     return { trained: session.trained, state: parameters.bytes, programs: session.peakBytes };
-  } finally {
-    trainee.dispose();
-  }
-}
+  });
 
 /** Buffers for all parameters; those of several modules may be the same. */
 function hold(parameters: Parameters, modules: readonly Module[]): void {

@@ -59,6 +59,19 @@ export interface RolloutShapes extends Precision {
   readonly idle?: ControlNet;
 }
 
+/** A step of one image's walk: the prediction as `output`. */
+export function walkGraph(model: ControlLDM, shapes: RolloutShapes): Record<string, Tensor> {
+  const fed = (name: string, shape: Shape): Tensor => narrowed(input(name, shape), shapes);
+  const [x, hint] = ['x', 'hint'].map((name) => fed(name, [1, ...shapes.latent]));
+  const context = fed('context', [1, ...shapes.context]);
+  const timesteps = input('timesteps', [1], 'i32');
+  const unread = shapes.idle?.forward(x, hint, timesteps, context) ?? [];
+  return {
+    output: cast(model.predict(x, timesteps, { hint, context }), 'f32'),
+    ...Object.fromEntries(unread.map((feature, i) => [`unread.${i}`, mean(feature)])),
+  };
+}
+
 /** Walks images to the steps that have gradients, one image at a time, by the weights as they are at that time. */
 export class Rollout {
   private readonly predict: Program;
@@ -81,18 +94,9 @@ export class Rollout {
     shapes: RolloutShapes,
   ): Promise<Rollout> {
     const one = [1, ...shapes.latent];
-    const fed = (name: string, shape: Shape): Tensor => narrowed(input(name, shape), shapes);
-    const condition = { hint: fed('hint', one), context: fed('context', [1, ...shapes.context]) };
-    const [x, timesteps] = [fed('x', one), input('timesteps', [1], 'i32')];
-    const output = cast(model.predict(x, timesteps, condition), 'f32');
-    const { hint, context } = condition;
-    const unread = shapes.idle?.forward(x, hint, timesteps, context).map((feature) => mean(feature)) ?? [];
     const made: { dispose(): void }[] = [];
     try {
-      const predict = await device.compile(
-        { outputs: { output, ...Object.fromEntries(unread.map((value, i) => [`unread.${i}`, value])) } },
-        { parameters },
-      );
+      const predict = await device.compile({ outputs: walkGraph(model, shapes) }, { parameters });
       made.push(predict);
       const sampling = await Sampling.create(device, one);
       made.push(sampling);

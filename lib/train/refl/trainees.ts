@@ -19,7 +19,7 @@ import {
   restoredByControlLDM,
   restoredByOSEDiff,
 } from './restored.ts';
-import { drawWalk, Rollout, type WalkOptions } from './rollout.ts';
+import { drawWalk, Rollout, type RolloutShapes, type WalkOptions, walkGraph } from './rollout.ts';
 import type { Compat } from './session.ts';
 
 /** A degraded image of one training step, and what is drawn for it. */
@@ -112,23 +112,22 @@ export class ControlLDMTrainee implements Trainee {
     parameters: Parameters,
     parts: ControlLDMTraineeParts,
   ): Promise<ControlLDMTrainee> {
-    const { model, stage1, side, context, compute, compat } = parts;
-    const idle = compat === 'official' ? parts.frozen : undefined;
-    const degraded = narrowed(input('degraded', [1, side, side, 3]), parts);
-    const hint = cast(model.encode(stage1.forward(degraded)).mean, 'f32');
-    const latent = hint.shape.slice(1);
+    const hint = conditionOf(parts);
+    const shapes = walkedShapes(parts, hint);
     const condition = await device.compile({ outputs: { hint } }, { parameters });
     try {
-      return new ControlLDMTrainee(
-        parts,
-        latent,
-        condition,
-        await Rollout.create(device, parameters, model, { latent, context: context.shape, compute, idle }),
-      );
+      const rollout = await Rollout.create(device, parameters, parts.model, shapes);
+      return new ControlLDMTrainee(parts, shapes.latent, condition, rollout);
     } catch (error) {
       condition.dispose();
       throw error;
     }
+  }
+
+  /** The graphs of one image's way to the steps that have gradients: its condition, and a step of its walk. */
+  static before(parts: ControlLDMTraineeParts): { condition: Tensor; step: Tensor[] } {
+    const condition = conditionOf(parts);
+    return { condition, step: Object.values(walkGraph(parts.model, walkedShapes(parts, condition))) };
   }
 
   get peakBytes(): number {
@@ -171,6 +170,17 @@ export class ControlLDMTrainee implements Trainee {
     this.rollout.dispose();
   }
 }
+
+/** The latent [1, h, w, channels] that steers the restoration of a degraded image. */
+function conditionOf({ model, stage1, side, compute }: ControlLDMTraineeParts): Tensor {
+  const degraded = narrowed(input('degraded', [1, side, side, 3]), { compute });
+  return cast(model.encode(stage1.forward(degraded)).mean, 'f32');
+}
+
+const walkedShapes = ({ context, compute, compat, frozen }: ControlLDMTraineeParts, hint: Tensor): RolloutShapes => ({
+  ...{ latent: hint.shape.slice(1), context: context.shape, compute },
+  idle: compat === 'official' ? frozen : undefined,
+});
 
 export interface OSEDiffTraineeParts extends LatentTrainee {
   readonly model: OSEDiff;
