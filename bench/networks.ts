@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { median } from '../lib/bench/timing.ts';
-import { limitOf, openTorch, type Peer } from './peers.ts';
+import { type Answer, limitOf, openTorch, type Peer, Refused } from './peers.ts';
 
 const turns = 2;
 /** Timings that PyTorch gives a turn; our command line decides on ours. */
@@ -48,6 +48,12 @@ interface Line {
   readonly peakRssBytes?: number;
 }
 
+/** What PyTorch answers: seconds of each run. */
+interface Timed extends Answer {
+  readonly seconds: number[];
+  readonly peakRss: number;
+}
+
 const path = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
 
 /** Runs a script of ours in a process of its own, and returns the lines it printed. */
@@ -60,14 +66,23 @@ async function child<T>(script: string, ...args: string[]): Promise<T[]> {
     .map((line) => JSON.parse(line));
 }
 
-/** What PyTorch calls the parts of sd21. */
-const parts: Readonly<Record<string, string>> = {
-  'vae encode 512': 'encode',
-  'unet 64': 'unet',
-  'vae decode 512': 'decode',
+/** What PyTorch has beside the lines of a model: its name for the network there, and the type that it computes in. */
+const beside: Readonly<Record<string, Readonly<Record<string, readonly [network: string, dtype: string]>>>> = {
+  sd21: {
+    'vae encode 512': ['encode', 'float32'],
+    'unet 64': ['unet', 'float32'],
+    'vae decode 512': ['decode', 'float32'],
+  },
+  ...Object.fromEntries(
+    ['float32', 'bfloat16'].flatMap((dtype) =>
+      Object.entries({ 'osediff-face': 'osediff', 'diffbir-v1': 'diffbir', 'vit-h-14': 'vit' }).map(
+        ([name, network]) => [`${name}-${dtype}`, { [`${name}-${dtype}`]: [network, dtype] as const }],
+      ),
+    ),
+  ),
 };
 
-/** Measures a model of lib/bench/models.ts; sd21 beside PyTorch. `say` is told who runs. */
+/** Measures a model of lib/bench/models.ts, beside PyTorch where that has the same. `say` is told who runs. */
 export async function measureNetwork(
   model: string,
   threads: number,
@@ -84,15 +99,21 @@ export async function measureNetwork(
       ours.set(line.name, [...(ours.get(line.name) ?? []), line]);
     }
     limits.push(await limitOf(peak, 'fma', threads));
-    if (model !== 'sd21') continue;
+    if (!beside[model]) continue;
     say(`${model}, turn ${turn + 1} of ${turns}: PyTorch`);
     const peer = openTorch(threads);
-    for (const [name, part] of Object.entries(parts)) {
-      const { seconds, peakRss } = await peer.ask<{ seconds: number[]; peakRss: number }>('network', part, torchRuns);
-      torch.set(name, [...(torch.get(name) ?? []), ...seconds]);
-      torchPeak = Math.max(torchPeak, peakRss);
+    try {
+      for (const [name, [network, dtype]] of Object.entries(beside[model])) {
+        const { seconds, peakRss } = await peer.ask<Timed>('network', network, dtype, torchRuns);
+        torch.set(name, [...(torch.get(name) ?? []), ...seconds]);
+        torchPeak = Math.max(torchPeak, peakRss);
+      }
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      say(`${model}: ${error.message}`);
+    } finally {
+      await peer.close();
     }
-    await peer.close();
     limits.push(await limitOf(peak, 'fma', threads));
   }
   const theirs = new Map([...torch].map(([name, seconds]) => [name, median(seconds)]));

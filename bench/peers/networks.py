@@ -1,5 +1,5 @@
-"""Stable Diffusion 2.1's UNet and autoencoder in PyTorch, for their speed: the published layers in the published order,
-with random weights. The script that imports this counts their parameters."""
+"""Stable Diffusion 2.1's UNet and autoencoder, and DiffBIR's ControlNet, in PyTorch, for their speed: the published layers
+in the published order, with random weights. The script that imports this counts their parameters."""
 
 import math
 
@@ -13,7 +13,7 @@ def attend(q, k, v, heads):
     n, length, channels = q.shape
     width = channels // heads
     q, k, v = (t.view(n, -1, heads, width).transpose(1, 2).reshape(n * heads, -1, width) for t in (q, k, v))
-    scores = torch.baddbmm(torch.empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=width**-0.5)
+    scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=width**-0.5)
     mixed = torch.bmm(scores.softmax(-1), v)
     return mixed.view(n, heads, length, -1).transpose(1, 2).reshape(n, length, channels)
 
@@ -99,6 +99,7 @@ class UNet(nn.Module):
             if level < last:
                 self.down.append(nn.ModuleList([nn.Conv2d(ch, ch, 3, stride=2, padding=1)]))
                 widths.append(ch)
+        self.widths = [*widths, ch]
         first, second = (ResBlock(ch, ch, 4 * base, 1e-5) for _ in range(2))
         self.middle = nn.ModuleList([first, Transformer(ch), second])
         self.up = nn.ModuleList()
@@ -111,10 +112,11 @@ class UNet(nn.Module):
                     pieces.append(Upsample(ch))
         self.out = nn.Sequential(nn.GroupNorm(32, base), nn.SiLU(inplace=True), nn.Conv2d(base, 4, 3, padding=1))
 
-    def forward(self, x, timesteps, context):
+    def contract(self, x, timesteps, context):
+        """What each stage of the contracting half gives, then the middle; and how a stage is run."""
         half = self.base // 2
         angles = timesteps[:, None] * torch.exp(torch.arange(half, device=x.device) * (-math.log(10000) / half))[None]
-        emb = self.time(torch.cat([angles.cos(), angles.sin()], -1))
+        emb = self.time(torch.cat([angles.cos(), angles.sin()], -1).to(x.dtype))
 
         def run(pieces, h):
             for piece in pieces:
@@ -122,14 +124,45 @@ class UNet(nn.Module):
                 h = piece(h, *extra)
             return h
 
-        skips = []
-        for pieces in self.down:
+        found = []
+        for pieces in [*self.down, self.middle]:
             x = run(pieces, x)
-            skips.append(x)
-        x = run(self.middle, x)
+            found.append(x)
+        return found, run
+
+    def forward(self, x, timesteps, context, control=()):
+        skips, run = self.contract(x, timesteps, context)
+        for i, feature in enumerate(control):
+            skips[i] = skips[i] + feature
+        x = skips.pop()
         for pieces in self.up:
             x = run(pieces, torch.cat([x, skips.pop()], 1))
         return self.out(x)
+
+
+class ControlNet(UNet):
+    """The contracting half and the middle, which see a hint besides, and a 1x1 convolution behind each of their results."""
+
+    def __init__(self):
+        super().__init__()
+        del self.up, self.out
+        self.down[0][0] = nn.Conv2d(8, self.base, 3, padding=1)
+        self.leave = nn.ModuleList(nn.Conv2d(width, width, 1) for width in self.widths)
+
+    def forward(self, x, hint, timesteps, context):
+        found, _ = self.contract(torch.cat([x, hint], 1), timesteps, context)
+        return [convolution(feature) for convolution, feature in zip(self.leave, found)]
+
+
+class Controlled(nn.Module):
+    """A step of DiffBIR's second stage."""
+
+    def __init__(self):
+        super().__init__()
+        self.controlnet, self.unet = ControlNet(), UNet()
+
+    def forward(self, x, hint, timesteps, context):
+        return self.unet(x, timesteps, context, self.controlnet(x, hint, timesteps, context))
 
 
 class PixelAttention(nn.Module):

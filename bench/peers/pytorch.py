@@ -5,11 +5,13 @@ One request of words a line on stdin, one JSON answer a line on stdout:
     attention QUERIES KEYS HEADS WIDTH VARIANT COPIES
     groupnorm SIZE CHANNELS VARIANT COPIES
     add|gelu|geglu|layernorm ROWS COLUMNS VARIANT COPIES
-    network encode|unet|decode RUNS
+    network encode|unet|decode|osediff|diffbir|vit float32|bfloat16 RUNS
     clear
 
-VARIANT is plain; for groupnorm nchw or nhwc. A network is Stable Diffusion 2.1's for one 512 x 512 picture; it runs in
-the memory format that it runs faster in. OMP_NUM_THREADS says how many threads; bench/peers.ts sets it and the rest of
+VARIANT is plain; for groupnorm nchw or nhwc. The first three networks are Stable Diffusion 2.1's for one 512 x 512 picture;
+osediff is all of them, one after the other, diffbir SwinIR, the encoder, two steps with the ControlNet and the decoder (without
+text tower in both: texts are computed once), and vit the image tower of ViT-H/14. Each module runs in the memory format that it
+runs faster in. OMP_NUM_THREADS says how many threads; bench/peers.ts sets it and the rest of
 the environment.
 """
 
@@ -21,7 +23,8 @@ import time
 
 import numpy
 import torch
-from networks import UNet, Vae
+from networks import Controlled, UNet, Vae
+from swin_and_vit import SwinIR, Vision
 from torch.nn import functional as F
 
 
@@ -111,32 +114,48 @@ def vae():
     return jobs["vae"]
 
 
-def network(name, runs):
-    if name == "unet":
-        module = counted(UNet(), 865_910_724)
-        inputs = torch.randn(1, 4, 64, 64), torch.tensor([999]), torch.randn(1, 77, 1024)
-    elif name == "encode":
-        module, inputs = vae().encoder, (torch.rand(1, 3, 512, 512) * 2 - 1,)
-    else:
-        module, inputs = vae().decoder, (torch.randn(1, 4, 64, 64),)
+def steps(name):
+    """Modules with their inputs, in order, and how often each runs."""
+    image, latent = torch.rand(1, 3, 512, 512) * 2 - 1, torch.randn(1, 4, 64, 64)
+    rest = torch.tensor([999]), torch.randn(1, 77, 1024)
+    encode, decode = (vae().encoder, (image,), 1), (vae().decoder, (latent,), 1)
+    if name == "encode":
+        return [encode]
+    if name == "decode":
+        return [decode]
+    if name == "vit":
+        return [(counted(Vision(), 632_076_800), (torch.randn(1, 3, 224, 224),), 1)]
+    if name == "diffbir":
+        stage1 = counted(SwinIR(), 15_792_587), (image,), 1
+        return [stage1, encode, (counted(Controlled(), 865_910_724 + 363_153_280), (latent, latent, *rest), 2), decode]
+    unet = counted(UNet(), 865_910_724), (latent, *rest), 1
+    return [unet] if name == "unet" else [encode, unet, decode]
 
-    def seconds():
+
+def network(name, dtype, runs):
+    def cast(x):
+        return x.to(dtype) if x.is_floating_point() else x
+
+    todo = [(module.eval().to(dtype), tuple(map(cast, inputs)), times) for module, inputs, times in steps(name)]
+
+    def seconds(module, inputs, times=1):
         start = time.perf_counter()
-        y = module(*inputs)
+        for _ in range(times):
+            y = module(*inputs)
         assert y.isfinite().all()
         return time.perf_counter() - start
 
-    def in_layout(layout):
-        module.to(memory_format=layout)
-        seconds()
-        return seconds()
+    for module, inputs, _ in todo:
 
-    layouts = (torch.contiguous_format, torch.channels_last)
-    layout = min(layouts, key=in_layout)
-    module.to(memory_format=layout)
-    times = [seconds() for _ in range(runs)]
+        def in_layout(layout):
+            module.to(memory_format=layout)
+            seconds(module, inputs)
+            return seconds(module, inputs)
+
+        module.to(memory_format=min((torch.contiguous_format, torch.channels_last), key=in_layout))
+    times = [sum(seconds(*step) for step in todo) for _ in range(runs)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": times, "layout": str(layout), "peakRss": peak}
+    return {"seconds": times, "peakRss": peak}
 
 
 def answer(request):
@@ -144,8 +163,8 @@ def answer(request):
         jobs.clear()
         return {}
     if request.startswith("network "):
-        _, name, runs = request.split(" ")
-        return network(name, int(runs))
+        _, name, dtype, runs = request.split(" ")
+        return network(name, getattr(torch, dtype), int(runs))
     return operator(request)
 
 

@@ -11,6 +11,7 @@ import type { Program } from '../runtime/index.ts';
 import { type ModelBench, timed } from './model_bench.ts';
 import { restorerBenches } from './restorers.ts';
 import { fill } from './timing.ts';
+import { towerBenches } from './towers.ts';
 import { workOf } from './work.ts';
 
 /** The model that ships, on one face of its own size. */
@@ -96,4 +97,4 @@ const sd21: ModelBench = {
   },
 };
 
-export const modelBenches: readonly ModelBench[] = [face256, sd21, ...restorerBenches];
+export const modelBenches: readonly ModelBench[] = [face256, sd21, ...restorerBenches, ...towerBenches];

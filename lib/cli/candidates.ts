@@ -98,8 +98,8 @@ async function candidates({ inputs, out, json, perFace, seed, people, captions, 
 type Value = string | number | boolean;
 
 /** What a candidate may say of its model, by how the value is read; `weights` stands in for the option. */
-const numeric = ['seed', 'steps', 'guidance', 'strength', 'fidelity'];
-const texts = ['prompt', 'negativePrompt', 'sampler', 'start', 'weights'];
+const numeric = ['seed', 'steps', 'guidance', 'strength', 'fidelity', 'guideScale', 'guideStart', 'guideStop'];
+const texts = ['prompt', 'negativePrompt', 'sampler', 'start', 'guideLoss', 'weights'];
 const flags = ['rescale'];
 
 /** Reads `[NAME=]MODEL[,key=value...]`. */

@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
 import type { CommandModule } from 'yargs';
+import { guideLosses } from '../diffusion/guidance.ts';
 import { type SamplerName, samplers } from '../diffusion/samplers.ts';
 import { writeAtomic } from '../image/files.ts';
 import { decodeImage, encodeBeside } from '../image/picture.ts';
@@ -105,6 +106,18 @@ export const restoreCommand: CommandModule<object, Args> = {
         describe: 'from 0, all the detail that the model invents, to 1, none [0]',
         type: 'number',
       },
+      'guide-scale': {
+        requiresArg: true,
+        describe: "how hard each of DiffBIR's steps is pulled towards its first stage's picture [0]",
+        type: 'number',
+      },
+      'guide-loss': {
+        requiresArg: true,
+        describe: 'where: all over, or where that is flat [w_mse]',
+        choices: guideLosses,
+      },
+      'guide-start': { requiresArg: true, describe: 'only below this timestep [1001]', type: 'number' },
+      'guide-stop': { requiresArg: true, describe: 'only above this timestep [-1]', type: 'number' },
       seed: {
         requiresArg: true,
         describe: 'of the noise that a model draws; face-256 draws none',
@@ -131,9 +144,10 @@ async function restore({ inputs, out, json, compare, prompts, ...options }: Args
     report.done(input, { ...written, ...figures });
   };
 
-  const { aligned, tile, seed, prompt, negativePrompt, steps, sampler, guidance, rescale, strength, start, fidelity } =
-    options;
-  const settings = { prompt, negativePrompt, steps, sampler, guidance, rescale, strength, start, fidelity };
+  const { aligned, tile, seed, prompt, negativePrompt, steps, sampler, guidance, rescale, strength, start } = options;
+  const { fidelity, guideScale, guideLoss, guideStart, guideStop } = options;
+  const guide = { guideScale, guideLoss, guideStart, guideStop };
+  const settings = { prompt, negativePrompt, steps, sampler, guidance, rescale, strength, start, fidelity, ...guide };
   const chosen = { aligned, tile, seed, ...settings };
   using restorer = await Restorer.load({ ...options, signal: interrupted });
   for (let done = 0; done < files.length; done += options.batch) {

@@ -10,6 +10,7 @@ import type { RunOptions } from '../runtime/index.ts';
 import type { WeightsFile } from '../weights/format.ts';
 import { loadWeights } from '../weights/load.ts';
 import { waveletColorFix, waveletReach } from './color_fix.ts';
+import { Guide } from './guide.ts';
 import type { ImageOptions, Setting, Settings } from './image_model.ts';
 import { type Batch, LatentModel, type LatentModelOptions, padToMultiple, unitOf } from './latent.ts';
 import { type LatentFiles, loadLatent } from './latent_files.ts';
@@ -56,6 +57,10 @@ export class DiffBIRModel extends LatentModel {
     'strength',
     'start',
     'fidelity',
+    'guideScale',
+    'guideLoss',
+    'guideStart',
+    'guideStop',
   ];
   readonly #version: DiffBIRVersion;
   readonly #alphas: Float64Array;
@@ -116,16 +121,20 @@ export class DiffBIRModel extends LatentModel {
     const negative = guidance === 1 ? undefined : await this.prompts.features(opposite, { signal });
     advance();
 
+    const guide = options.guideScale
+      ? await Guide.create(this.stages, this.#model, batch.shape, shape, clean, options)
+      : undefined;
     const noise = await this.noise(shape, seed, 0);
     const conditions = { hint, context, negative };
     const latents = await this.sample(shape, seed, {
       steps,
       start: start === 'noise' ? noise : await this.#underNoise(hint, noise, shape, { signal }),
       predict: (x, step) => this.#predict(x, conditions, shape, step, { ...options, guidance, onProgress }),
-      // Restoration guidance: the gradient of the mean square of the distance between the two, times a scale.
-      correct: fidelity
-        ? (estimate) => this.mixed(estimate, hint, [1 - fidelity, fidelity], shape, { signal })
-        : undefined,
+      correct: async (estimate, step) => {
+        const pulled = guide ? await guide.pull(estimate, step, { signal }) : estimate;
+        // Restoration guidance among latents: a step along the gradient of their mean square distance is a blend.
+        return fidelity ? this.mixed(pulled, hint, [1 - fidelity, fidelity], shape, { signal }) : pulled;
+      },
       onStep: advance,
     });
     const mending = { style: clean, mend: waveletColorFix, reach: waveletReach };

@@ -1,3 +1,4 @@
+import { type GuideLoss, guideLosses } from '../diffusion/guidance.ts';
 import type { SamplerName } from '../diffusion/samplers.ts';
 import { ReflError } from '../errors.ts';
 import type { Rgb } from '../image/picture.ts';
@@ -22,6 +23,16 @@ export interface Settings {
   readonly start?: 'noise' | 'condition';
   /** From 0, all the detail that the model invents, to 1, none: the picture it was given, or the first stage's. */
   readonly fidelity?: number;
+  /**
+   * Scale of DiffBIR's restoration guidance, which pulls what each step decodes to towards the first stage's picture: 0, off, when left
+   * out. It differentiates the decoder at every step that it takes part in.
+   */
+  readonly guideScale?: number;
+  /** What that pull lessens: `w_mse` when left out, the mean square distance where the first stage's picture is flat, or `mse`, everywhere. */
+  readonly guideLoss?: GuideLoss;
+  /** Timesteps below which, and above which, steps are pulled: 1001 and -1, all of them, when left out. */
+  readonly guideStart?: number;
+  readonly guideStop?: number;
 }
 
 export type Setting = keyof Settings;
@@ -61,6 +72,10 @@ const all: Record<Setting, true> = {
   strength: true,
   start: true,
   fidelity: true,
+  guideScale: true,
+  guideLoss: true,
+  guideStart: true,
+  guideStop: true,
 };
 
 /** Throws ERR_OPTION on a setting that is given although a model does not take it, or on a number that makes no sense. */
@@ -72,13 +87,20 @@ export function checkSettings(model: string, settings: Settings, taken: readonly
     }
   }
   const { fidelity = 0, guidance = 1, strength = 1, start = 'noise' } = settings;
+  const { guideScale = 0, guideLoss = 'w_mse', guideStart = 1001, guideStop = -1 } = settings;
   if (!(fidelity >= 0 && fidelity <= 1)) {
     throw new ReflError('ERR_OPTION', `fidelity must be a number from 0 to 1, got ${fidelity}`);
   }
-  for (const [name, value] of Object.entries({ guidance, strength })) {
+  for (const [name, value] of Object.entries({ guidance, strength, guideScale })) {
     if (!(Number.isFinite(value) && value >= 0)) {
       throw new ReflError('ERR_OPTION', `${name} must be a number of at least 0, got ${value}`);
     }
+  }
+  if (!guideLosses.includes(guideLoss)) {
+    throw new ReflError('ERR_OPTION', `guideLoss must be ${guideLosses.join(' or ')}, got ${guideLoss}`);
+  }
+  for (const [name, value] of Object.entries({ guideStart, guideStop })) {
+    if (!Number.isFinite(value)) throw new ReflError('ERR_OPTION', `${name} must be a timestep, got ${value}`);
   }
   if (start !== 'noise' && start !== 'condition') {
     throw new ReflError('ERR_OPTION', `start must be noise or condition, got ${start}`);

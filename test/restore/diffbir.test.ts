@@ -3,10 +3,12 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { guided } from '../../lib/diffusion/denoise.ts';
+import { flatness, guideLoss } from '../../lib/diffusion/guidance.ts';
 import { rescaledGuidance, samplerSteps } from '../../lib/diffusion/samplers.ts';
 import { NoiseSource } from '../../lib/diffusion/sampling.ts';
 import { alphasCumprod, zeroTerminalSnr } from '../../lib/diffusion/schedule.ts';
-import { add, affine, cast, clamp } from '../../lib/graph/ops/elementwise.ts';
+import { grad } from '../../lib/graph/grad.ts';
+import { add, affine, cast, clamp, sub } from '../../lib/graph/ops/elementwise.ts';
 import { pad, slice } from '../../lib/graph/ops/layout.ts';
 import { constant, type Tensor } from '../../lib/graph/tensor.ts';
 import { ControlLDM } from '../../lib/models/diffbir.ts';
@@ -82,7 +84,10 @@ async function oneGraph(
     const scale = o.rescale ? rescaledGuidance(o.guidance, step.timestep) : o.guidance;
     const output = o.guidance === 1 ? y : guided(y, y, scale);
     const raw = add(affine(x, step.clean[0]), affine(output, step.clean[1]));
-    const estimate = add(affine(raw, 1 - o.fidelity), affine(hint, o.fidelity));
+    const apart = guideLoss(slice(model.decode(raw), [0, 0, 0, 0], shape), clean, flatness(clean));
+    const guides = o.guideScale && o.guideStop < step.timestep && step.timestep < o.guideStart;
+    const pulled = guides ? sub(raw, affine(grad(apart, [raw])[0], o.guideScale * 3000)) : raw;
+    const estimate = add(affine(pulled, 1 - o.fidelity), affine(hint, o.fidelity));
     estimates.unshift(estimate);
     const terms = [x, estimate, await noise(i + 1), estimates[1] ?? estimate, estimates[2] ?? estimate];
     x = step.next.map((w, k) => affine(terms[k], k > 2 && !estimates[k - 2] ? 0 : w)).reduce(add);
@@ -99,6 +104,10 @@ const defaults = {
   strength: 1,
   start: 'noise',
   fidelity: 0,
+  guideScale: 0,
+  guideLoss: 'w_mse',
+  guideStart: 1001,
+  guideStop: -1,
   negativePrompt: '',
 } as const;
 
@@ -116,6 +125,11 @@ test('every stage and knob is where one graph of the whole has it', async ({ dev
       settings: { sampler: 'edm_dpm++_3m_sde', guidance: 3, rescale: true },
     },
     { version: diffbirVersions.v2, size: [8, 8], settings: { sampler: 'dpm++_m2', guidance: 2 } },
+    {
+      version: diffbirVersions.v1,
+      size: [11, 12],
+      settings: { guideScale: 0.3, guideStart: 800, guideStop: 100, fidelity: 0.1 },
+    },
   ] as const;
   for (const { version, size, settings } of cases) {
     const model = await load(device, version);
@@ -157,6 +171,7 @@ test('seeds, steps and strengths change the result; the same ones repeat it', as
     { strength: 0 },
     { start: 'condition' },
     { fidelity: 0.5 },
+    { guideScale: 0.3 },
   ] as const) {
     const [changed] = await model.restore([image], { ...plain, ...other });
     assert.ok(distance(first.data, changed.data) > 1, JSON.stringify(other));
@@ -208,6 +223,9 @@ test('what makes no sense is refused', async ({ device }) => {
     [{ fidelity: Number.NaN }, /fidelity/],
     [{ guidance: -1 }, /guidance must be a number of at least 0/],
     [{ strength: Infinity }, /strength/],
+    [{ guideScale: -1 }, /guideScale must be a number of at least 0/],
+    [{ guideLoss: 'l1' as never }, /guideLoss must be mse or w_mse, got l1/],
+    [{ guideStart: Number.NaN }, /guideStart must be a timestep/],
     [{ steps: 0 }, /steps/],
     [{ sampler: 'euler' as never }, /there is no sampler euler/],
     [{ start: 'middle' as never }, /start must be noise or condition/],
