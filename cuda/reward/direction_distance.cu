@@ -11,7 +11,7 @@
 // an order that depends on the shape alone.
 #include <algorithm>
 
-#include "norm/column_sums.h"
+#include "reward/mean.h"
 #include "reward/reward.h"
 
 namespace refl::cuda {
@@ -91,16 +91,6 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
 
-/** A warp an image. */
-__global__ void __launch_bounds__(kThreads)
-    meanKernel(const Features s, int chunks, const float* __restrict__ partials, float* __restrict__ y) {
-  const int image = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
-  if (image < s.images) {
-    const float sum = chunkSum(partials + static_cast<size_t>(image) * chunks, chunks);
-    if (threadIdx.x % 32 == 0) y[image] = sum / static_cast<float>(s.positions);
-  }
-}
-
 /** With d = a / (|a| + eps) - b / (|b| + eps) and r = 1 / (|a| + eps): da = 2 dy / positions r (w d - a r / |a| sum(w d
  * a)), the second term only where the norm is no floor. */
 template <class T, int V>
@@ -173,7 +163,7 @@ cudaError_t directionDistance(const Features& s, const T* a, const T* b, const f
                                                          b, weight, scratch);
   });
   if (status != cudaSuccess) return status;
-  return launch<meanKernel>({dim3((s.images + kWarps - 1) / kWarps), kThreads, 0, stream}, s, cut.chunks, scratch, y);
+  return means(s.images, cut.chunks, static_cast<float>(s.positions), scratch, y, stream);
 }
 
 template <class T>

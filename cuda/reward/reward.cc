@@ -42,6 +42,30 @@ Features featuresOf(const NodeSpec& node) {
   return {images, size / images / channels, channels};
 }
 
+/** Images as the input `x` has them, and bands as the inputs from `taps` on. */
+Filter filterOf(const NodeSpec& node, size_t taps) {
+  const Operand &x = node.inputs[0], &y = node.outputs[0];
+  narrow(node, x.size());
+  narrow(node, y.size());
+  narrow(node, x.dim(0) * y.dim(1) * x.dim(2) * x.dim(3));  // between the axes, either first
+  narrow(node, x.dim(0) * x.dim(1) * y.dim(2) * x.dim(3));
+  const auto band = [&](size_t input, int64_t axis) -> Band {
+    const Operand& table = node.inputs[input];
+    return {nullptr, nullptr, static_cast<int>(table.dim(0)), static_cast<int>(x.dim(axis)),
+            static_cast<int>(table.dim(1))};
+  };
+  return {static_cast<int>(x.dim(0)), static_cast<int>(x.dim(3)), band(taps, 1), band(taps + 2, 2)};
+}
+
+/** With the addresses of a run. */
+Filter placed(Filter f, const Tensor* tables) {
+  f.alongY.taps = tables[0].as<const float>();
+  f.alongY.first = tables[1].as<const int32_t>();
+  f.alongX.taps = tables[2].as<const float>();
+  f.alongX.first = tables[3].as<const int32_t>();
+  return f;
+}
+
 }  // namespace
 
 Bound bindCosines(const NodeSpec& node) {
@@ -125,6 +149,28 @@ Bound bindMeanError(const NodeSpec& node) {
     };
     return {run, meanErrorScratch(pairs)};
   });
+}
+
+Bound bindLowPass(const NodeSpec& node) {
+  return onFloat(node.inputs[0].dtype, node, [&](auto tag) -> Bound {
+    using T = decltype(tag);
+    const Filter f = filterOf(node, 1);
+    const auto run = [f](const Args& a) {
+      return lowPass(placed(f, a.in + 1), a.in[0].as<const T>(), a.out[0].as<float>(), a.out[1].as<float>(),
+                     reinterpret_cast<float*>(a.scratch), a.stream);
+    };
+    return {run, lowPassScratch(f)};
+  });
+}
+
+Bound bindLowPassGrad(const NodeSpec& node) {
+  if (node.outputs[0].dtype != DType::f32) refuse(node, "ERR_DTYPE", "computes float32 alone on CUDA");
+  const Filter f = filterOf(node, 3);
+  const auto run = [f](const Args& a) {
+    return lowPassGrad(placed(f, a.in + 3), a.in[0].as<const float>(), a.in[1].as<const float>(),
+                       a.in[2].as<const float>(), a.out[0].as<float>(), reinterpret_cast<float*>(a.scratch), a.stream);
+  };
+  return {run, lowPassGradScratch(f)};
 }
 
 }  // namespace refl::cuda

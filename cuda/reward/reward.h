@@ -77,4 +77,28 @@ template <class T>
 cudaError_t meanError(const std::vector<ErrorPair<T>>& pairs, bool absolute, double* scratch, float* y,
                       cudaStream_t stream);
 
+/** A filter of an axis, from `from` to `to` places: place i has taps[k, i] at first[i] + k, for k under `count`. */
+struct Band {
+  const float* taps;
+  const int32_t* first;
+  int count, from, to;
+};
+/** Of images [images, alongY.from, alongX.from, channels]. */
+struct Filter {
+  int images, channels;
+  Band alongY, alongX;
+};
+
+/** Bytes of scratch. */
+size_t lowPassScratch(const Filter& f);
+size_t lowPassGradScratch(const Filter& f);
+
+/** y [images, alongY.to, alongX.to, channels], and level [images], the mean of |y|. */
+template <class T>
+cudaError_t lowPass(const Filter& f, const T* x, float* y, float* level, float* scratch, cudaStream_t stream);
+
+/** dx from y and the gradients by y and by the level, either of which may be null; f holds the transposed filters. */
+cudaError_t lowPassGrad(const Filter& f, const float* y, const float* dy, const float* dLevel, float* dx,
+                        float* scratch, cudaStream_t stream);
+
 }  // namespace refl::cuda

@@ -41,6 +41,7 @@ export {
 } from './ops/elementwise.ts';
 export * from './ops/embedding.ts';
 export * from './ops/layout.ts';
+export * from './ops/low_pass.ts';
 export * from './ops/matmul.ts';
 export * from './ops/norm.ts';
 export * from './ops/optim.ts';

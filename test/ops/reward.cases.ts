@@ -1,4 +1,6 @@
+import { type DType, statisticsOf } from '../../lib/graph/dtype.ts';
 import { add, affine, full } from '../../lib/graph/ops/elementwise.ts';
+import { type Band, band, lowPass } from '../../lib/graph/ops/low_pass.ts';
 import {
   cosineSimilarity,
   cosines,
@@ -28,6 +30,31 @@ const apart = (name: string, shape: number[], rest: Partial<OpCase> = {}): OpCas
   also: ['directionDistanceGrad'],
   inputs: { a: { shape }, b: { shape }, weight: { shape: shape.slice(-1), statistics: true } },
   build: ({ a, b, weight }) => directionDistance(a, b, weight),
+  ...rest,
+});
+
+/** A filter of `rows` rows over `n` places, each with some five numbers about its own place, or fewer at the ends. */
+const filter = (n: number, rows: number, dtype: DType): Band =>
+  band(
+    Array.from({ length: rows }, (_, i) =>
+      Float64Array.from({ length: n }, (_, j) => {
+        const apart = Math.abs(j - (i * n) / rows);
+        return apart < 2.5 ? Math.cos(i + 2 * j) : 0;
+      }),
+    ),
+    dtype,
+  );
+
+const filtered = (name: string, shape: number[], to: [number, number], rest: Partial<OpCase> = {}): OpCase => ({
+  name,
+  op: 'lowPass',
+  also: ['lowPassGrad'],
+  inputs: { x: { shape } },
+  build: ({ x }) => {
+    const dtype = statisticsOf(x.dtype);
+    const { y, level } = lowPass(x, filter(shape[1], to[0], dtype), filter(shape[2], to[1], dtype));
+    return [y, level];
+  },
   ...rest,
 });
 
@@ -78,6 +105,14 @@ export const cases: OpCase[] = [
     ...apart('no features', [2, 3, 3]),
     inputs: { b: { shape: [2, 3, 3] }, weight: { shape: [3], statistics: true } },
     build: ({ b, weight }) => directionDistance(full(b.shape, 0, b.dtype), b, weight),
+  },
+  filtered('to fewer pixels', [2, 12, 9, 3], [3, 4]),
+  filtered('to more pixels, one of one channel', [1, 3, 5, 1], [7, 5]),
+  filtered('of one pixel', [2, 1, 1, 2], [1, 1]),
+  filtered('whole vectors, more than a block and many rows', [1, 37, 24, 16], [35, 31]),
+  {
+    ...filtered('its level alone', [3, 8, 8, 3], [4, 4]),
+    build: ({ x }) => lowPass(x, filter(8, 4, statisticsOf(x.dtype)), filter(8, 4, statisticsOf(x.dtype))).level,
   },
   { name: 'mseLoss', op: 'meanError', inputs: pair, build: ({ a, b }) => mseLoss(a, b) },
   { name: 'l1Loss', op: 'meanError', inputs: pair, build: ({ a, b }) => l1Loss(a, b) },

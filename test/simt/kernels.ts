@@ -153,6 +153,15 @@ export const kernels: Program[] = [
     name: 'reward',
     kernels: ['cuda/reward/head.cu', 'cuda/reward/direction_distance.cu', 'cuda/reward/mean_error.cu'],
     driver: 'test/simt/kernels/reward.cc',
+    equivalent: {
+      'from <= end': 'a round more, in which no lane has a position',
+    },
+  },
+  {
+    name: 'lowPass',
+    kernels: ['cuda/reward/low_pass.cu'],
+    headers: ['cuda/reward/mean.h'],
+    driver: 'test/simt/kernels/low_pass.cc',
   },
   {
     name: 'attention',
