@@ -54,6 +54,7 @@ export const trainFrmCommand: CommandModule<object, Args> = {
       },
       caption: text('of pairs that have none'),
       onlyPeople: flag("train on people's labels alone"),
+      turn: flag('mirror and turn both pictures of a pair alike, anew each time: for judges of clearness alone'),
       average: flag('judge and keep averages of the weights'),
       recompute: flag('compute blocks twice, to save memory'),
       dtype: {
@@ -136,10 +137,10 @@ async function train({ labels: path, json, device: name, threads, ...args }: Arg
 /** The options of a run, without those of the command line alone. */
 function pick(args: Omit<FrmOptions, 'from' | 'unlocked' | 'dtype'>): Omit<FrmOptions, 'from' | 'unlocked' | 'dtype'> {
   const { tokenizer, out, steps, batch, accumulate, lr, warmup, weightDecay, seed, preprocessing } = args;
-  const { average, recompute, caption, onlyPeople, evalEvery, patience, checkpointEvery } = args;
+  const { turn, average, recompute, caption, onlyPeople, evalEvery, patience, checkpointEvery } = args;
   return {
     ...{ tokenizer, out, steps, batch, accumulate, lr, warmup, weightDecay, seed, preprocessing },
-    ...{ average, recompute, caption, onlyPeople, evalEvery, patience, checkpointEvery },
+    ...{ turn, average, recompute, caption, onlyPeople, evalEvery, patience, checkpointEvery },
   };
 }
 

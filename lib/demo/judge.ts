@@ -8,6 +8,7 @@ import { trainFrm } from '../train/frm.ts';
 import { type Label, writeLabels } from '../train/labels.ts';
 import { chooseByRule, type FrmDemoEvents, type FrmDemoOptions, makePairs, Stages } from './pairs.ts';
 import { demoCaption } from './settings.ts';
+import { writeStart } from './start.ts';
 
 /** A reward model in a folder, as RewardModel takes it. */
 export interface DemoJudge {
@@ -39,7 +40,7 @@ export async function trainDemoJudge(options: FrmDemoOptions, events: FrmDemoEve
   return await trainReward(device, labels, options, stages);
 }
 
-/** Draws a small CLIP and trains it on labelled pairs; the last stage of a run before its report. */
+/** Draws a small CLIP and trains on labelled pairs all of it but its patches; the last stage of a run before its report. */
 export async function trainReward(
   device: Device,
   labels: readonly Label[],
@@ -48,14 +49,17 @@ export async function trainReward(
 ): Promise<DemoJudge> {
   const tokenizer = join(out, 'tokenizer.json');
   await writeAtomic(tokenizer, Buffer.from(byteTokenizer()));
+  const start = join(out, 'start.safetensors');
+  await writeStart(device, start, clip, seed);
+  const unlocked = { imageGroups: clip.vision_cfg.layers + 1, textLayers: clip.text_cfg.layers };
   return stages.run('reward model', async (onDone) => {
     const result = await trainFrm(
       device,
       labels,
       {
-        ...{ from: clip, tokenizer, out: join(out, 'frm'), caption: demoCaption },
-        ...{ steps, batch, lr, warmup, weightDecay, seed, accumulate: 1, unlocked: 'all', preprocessing: 'hps' },
-        ...{ average: false, recompute: false, dtype: 'f32', onlyPeople: false },
+        ...{ from: start, tokenizer, out: join(out, 'frm'), caption: demoCaption },
+        ...{ steps, batch, lr, warmup, weightDecay, seed, accumulate: 1, unlocked, preprocessing: 'hps' },
+        ...{ turn: true, average: false, recompute: false, dtype: 'f32', onlyPeople: false },
         // Nothing is chosen by held-out people: the end counts, and is judged once.
         ...{ evalEvery: steps, patience: Infinity, checkpointEvery: 100 },
       },

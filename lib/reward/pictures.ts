@@ -1,7 +1,7 @@
 import { ReflError } from '../errors.ts';
 import { affine, cast, div } from '../graph/ops/elementwise.ts';
 import { input, type Tensor } from '../graph/tensor.ts';
-import { decodeImage, type ImageSource, nameOf } from '../image/picture.ts';
+import { decodeImage, type ImageSource, nameOf, type Rgb } from '../image/picture.ts';
 import type { Device, Program } from '../runtime/index.ts';
 import { diffusionRewardPreprocess, hpsPreprocess, padToSquare, type Resampling } from './preprocess.ts';
 
@@ -60,10 +60,14 @@ export class Pictures {
 
   /** A picture's values, float32 [size, size, 3]. Throws ERR_FILE and ERR_IMAGE, naming the picture. */
   async prepare(source: ImageSource): Promise<Float32Array> {
-    const { width, height, data } = await decodeImage(source);
+    return this.prepareDecoded(await decodeImage(source), nameOf(source));
+  }
+
+  /** The same of a picture that is read already, which errors call `name`. */
+  async prepareDecoded({ width, height, data }: Rgb, name: string): Promise<Float32Array> {
     this.#running++;
     try {
-      const program = await this.#program(width, height, nameOf(source));
+      const program = await this.#program(width, height, name);
       return (await program.run({ picture: data })).image as Float32Array;
     } finally {
       if (--this.#running === 0) this.#trim();

@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Draws } from '../data/draws.ts';
 import { Lock } from '../data/lock.ts';
 import { ReflError } from '../errors.ts';
 import { fileError, makeFolder } from '../image/files.ts';
@@ -19,7 +21,7 @@ import { loadCheckpoint, saveCheckpoint } from './checkpoint.ts';
 import { EventWriter } from './events.ts';
 import { type Judgement, PreferenceTrainer } from './frm_programs.ts';
 import type { Label } from './labels.ts';
-import { PreferenceData, Rounds } from './preference_data.ts';
+import { PreferenceData, Rounds, ways } from './preference_data.ts';
 import {
   checkpointPath,
   checkResumable,
@@ -48,6 +50,11 @@ export interface FrmOptions {
   readonly unlocked: Unlocked | 'all';
   readonly seed: number;
   readonly preprocessing: Preprocessing;
+  /**
+   * Whether both pictures of a pair are mirrored and turned by quarters alike, in a way drawn anew each time: for judges of
+   * how clear pictures are and not of what they show, which a few people's pictures can then teach. Judging leaves them as they are.
+   */
+  readonly turn: boolean;
   /** Whether the averages of the weights are judged and kept instead of the weights. */
   readonly average: boolean;
   /** Whether blocks are computed a second time in the backward pass, to save memory. */
@@ -110,6 +117,9 @@ interface Progress {
   /** Judgements since the best. */
   stale: number;
 }
+
+/** Sets the draws of turns apart from those of the order of pairs ("turn"). */
+const turns = 0x7475726e;
 
 const noBest = { step: 0, accuracy: -1, loss: Infinity };
 
@@ -178,7 +188,10 @@ export async function trainFrm(
 
   const rounds = new Rounds(training, options.seed);
   const perStep = options.batch * options.accumulate;
-  const load = (place: number) => data.batch(rounds.take(place, options.batch));
+  const load = (place: number) => {
+    const wayOf = (i: number): number => (options.turn ? new Draws(options.seed, turns, place + i).below(ways) : 0);
+    return data.batch(rounds.take(place, options.batch), wayOf);
+  };
   const isDone = (): boolean => state.step >= options.steps || state.stale >= options.patience;
   const shipped = new Map([
     ...[...clip.namedParameters()].map(([k, { value }]) => [k, value] as const),
@@ -288,9 +301,20 @@ async function decisive(
   device: Device,
 ): Promise<object> {
   const { from: _, tokenizer: __, out: ___, checkpointEvery: ____, ...rest } = options;
-  const told = labels.map(({ a: _a, b: _b, ...label }) => label);
+  // Pictures may have moved, but are told by their sizes: to read them all again could take hours.
+  const told = [];
+  for (const { a, b, input: _input, ...label } of labels)
+    told.push({ ...label, bytes: [await size(a), await size(b)] });
   const data = createHash('sha256').update(JSON.stringify(told)).digest('hex');
   return { ...rest, config, data, weights: file ? await digestOf(file) : 'drawn', device: device.kind };
+}
+
+async function size(path: string): Promise<number> {
+  try {
+    return (await stat(path)).size;
+  } catch (error) {
+    throw fileError('read', path, error);
+  }
 }
 
 /** Of all files that hold the weights. */

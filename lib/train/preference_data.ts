@@ -1,5 +1,6 @@
 import { Draws } from '../data/draws.ts';
 import { ReflError } from '../errors.ts';
+import { decodeImage, type Rgb } from '../image/picture.ts';
 import { concatenated } from '../numbers.ts';
 import type { Pictures } from '../reward/pictures.ts';
 import type { ClipTokenizer } from '../text/tokenizer.ts';
@@ -15,8 +16,11 @@ export interface PairBatch {
   readonly shares: Float32Array;
 }
 
-/** Bytes of prepared pictures that are kept, so that small data sets are decoded once. */
-const keptBytes = 256 << 20;
+/** Bytes of decoded pictures that are kept, so that small data sets are decoded once. */
+const keptBytes = 512 << 20;
+
+/** Ways to lay a square down: turned by quarters, face up or down. */
+export const ways = 8;
 
 /** Reads batches of labelled pairs. */
 export class PreferenceData {
@@ -24,7 +28,7 @@ export class PreferenceData {
   private readonly tokenizer: ClipTokenizer;
   private readonly length: number;
   private readonly caption: string | undefined;
-  private readonly kept = new Map<string, Float32Array>();
+  private readonly kept = new Map<string, Rgb>();
   private readonly tokens = new Map<string, Int32Array>();
   private keptSize = 0;
 
@@ -45,8 +49,10 @@ export class PreferenceData {
     return this.tokenizer.encode([...captions], this.length).shortened.length;
   }
 
-  async batch(labels: readonly Label[]): Promise<PairBatch> {
-    const images = await Promise.all(labels.flatMap(({ a, b }) => [this.picture(a), this.picture(b)]));
+  /** @param wayOf the way, of {@link ways}, in which both pictures of pair `i` are laid down; as they are without */
+  async batch(labels: readonly Label[], wayOf: (i: number) => number = () => 0): Promise<PairBatch> {
+    const picture = (path: string, i: number): Promise<Float32Array> => this.picture(path, wayOf(i));
+    const images = await Promise.all(labels.flatMap(({ a, b }, i) => [picture(a, i), picture(b, i)]));
     const ids = new Int32Array(labels.length * this.length);
     for (const [i, label] of labels.entries()) ids.set(this.idsOf(this.captionOf(label)), i * this.length);
     return {
@@ -70,16 +76,40 @@ export class PreferenceData {
     return ids;
   }
 
-  private async picture(path: string): Promise<Float32Array> {
+  private async picture(path: string, way: number): Promise<Float32Array> {
+    return this.pictures.prepareDecoded(laidDown(await this.decoded(path), way), path);
+  }
+
+  private async decoded(path: string): Promise<Rgb> {
     const known = this.kept.get(path);
     if (known) return known;
-    const values = await this.pictures.prepare(path);
-    if (this.keptSize + values.byteLength <= keptBytes && !this.kept.has(path)) {
-      this.kept.set(path, values);
-      this.keptSize += values.byteLength;
+    const { width, height, data } = await decodeImage(path);
+    const picture = { width, height, data };
+    if (this.keptSize + data.byteLength <= keptBytes && !this.kept.has(path)) {
+      this.kept.set(path, picture);
+      this.keptSize += data.byteLength;
     }
-    return values;
+    return picture;
   }
+}
+
+/** A picture mirrored, upside down and with its axes exchanged, as the bits of `way` say. */
+function laidDown(picture: Rgb, way: number): Rgb {
+  if (!way) return picture;
+  const { width, height, data } = picture;
+  const [mirrored, upsideDown, exchanged] = [1, 2, 4].map((bit) => (way & bit) !== 0);
+  const [w, h] = exchanged ? [height, width] : [width, height];
+  const turned = new Uint8Array(data.length);
+  for (let y = 0, to = 0; y < h; y++) {
+    for (let x = 0; x < w; x++) {
+      const [column, row] = exchanged ? [y, x] : [x, y];
+      let from = 3 * ((upsideDown ? height - 1 - row : row) * width + (mirrored ? width - 1 - column : column));
+      turned[to++] = data[from++];
+      turned[to++] = data[from++];
+      turned[to++] = data[from];
+    }
+  }
+  return { width: w, height: h, data: turned };
 }
 
 /** Goes through items again and again, each round in an order of its own: the item at any place depends on the seed alone. */

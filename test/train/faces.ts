@@ -45,7 +45,13 @@ export async function tinyOptions(folder: string): Promise<FrmOptions> {
     tokenizer: writeTokenizer(folder),
     out: join(folder, 'run'),
     ...{ steps: 40, batch: 6, accumulate: 2, lr: 0.01, warmup: 5, weightDecay: 0.35, seed: 9 },
-    ...{ unlocked: { imageGroups: 2, textLayers: 1 }, preprocessing: 'hps', average: false, recompute: false },
+    ...{
+      unlocked: { imageGroups: 2, textLayers: 1 },
+      preprocessing: 'hps',
+      turn: false,
+      average: false,
+      recompute: false,
+    },
     ...{ dtype: 'f32', onlyPeople: false, evalEvery: 10, patience: Infinity, checkpointEvery: 7 },
   };
 }

@@ -172,6 +172,10 @@ test('a run that was stopped goes on to the same bits; another one is refused', 
   }
   const other = labels.map((label) => ({ ...label, share: 1 - label.share }));
   assert.is((await errorOf(() => train('parts', {}, {}, other))).code, 'ERR_CHECKPOINT');
+  const picture = await readFile(labels[0].a);
+  await writeFile(labels[0].a, await readFile(labels[0].b));
+  assert.is((await errorOf(() => train('parts'))).code, 'ERR_CHECKPOINT');
+  await writeFile(labels[0].a, picture);
 });
 
 test('a run killed at any moments goes on to the same bits', async () => {
@@ -179,7 +183,7 @@ test('a run killed at any moments goes on to the same bits', async () => {
   const steps = stepsFor(kills);
   const [reference, out] = [join(folder, 'alive'), join(folder, 'killed')];
   const run = (out: string, kill?: Kill): Promise<boolean> => {
-    return child('frm', [path, JSON.stringify({ ...options, steps, patience: undefined, out })], kill);
+    return child('frm', [path, JSON.stringify({ ...options, turn: true, steps, patience: undefined, out })], kill);
   };
   assert.ok(await run(reference));
   await killOften(kills, (kill) => run(out, kill));
