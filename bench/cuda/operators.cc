@@ -143,7 +143,7 @@ class Bench {
     }
     const size_t group = node.op->group.size(), fixed = node.op->inputs.size();
     const bool whole =
-        group ? node.inputs.size() > fixed && (node.inputs.size() - fixed) % group == 0 : node.inputs.size() == fixed;
+        group ? node.inputs.size() >= fixed && (node.inputs.size() - fixed) % group == 0 : node.inputs.size() == fixed;
     if (!whole || node.outputs.size() != node.op->outputs.size() || node.attrs.size() != node.op->attrs.size())
       throw std::invalid_argument(name + " has other inputs, outputs or attributes");
     const cuda::Bound bound = cuda::kernels().at(name)(node);

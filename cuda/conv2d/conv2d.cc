@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "backend/kernel.h"
+#include "gemm/bind_epilogue.h"
 #include "gemm/gemm.h"
 
 namespace refl::cuda {
@@ -48,10 +48,10 @@ bool isProduct(const ConvShape& s) {
 int pixelsOf(const ConvShape& s) { return s.images * s.outHeight * s.outWidth; }
 
 template <class T>
-Bound product(const GemmShape& shape, bool bias) {
+Bound product(const GemmShape& shape, bool bias, const BoundEpilogue& epilogue) {
   const auto run = [=](const Args& a) {
     return gemm<T>(shape, a.in[0].as<const T>(), a.in[1].as<const T>(), bias ? a.in[2].as<const T>() : nullptr,
-                   a.out[0].as<T>(), a.scratch, a.stream);
+                   a.out[0].as<T>(), a.scratch, a.stream, epilogue.at(a));
   };
   return {run, gemmScratch<T>(shape)};
 }
@@ -92,16 +92,17 @@ Bound bindConv2d(const NodeSpec& node) {
   const Operand &x = node.inputs[0], &weight = node.inputs[1], &y = node.outputs[0];
   const ConvShape s = shapeOf(node, x.shape, y.shape, weight.dim(2), weight.dim(3));
   const bool bias = node.inputs[2].present;
+  const BoundEpilogue epilogue(node, 3);
   if (y.size() == 0) return nothing();
-  return onFloat(y.dtype, node, [&](auto tag) -> Bound {
+  return onFloat(x.dtype, node, [&](auto tag) -> Bound {
     using T = decltype(tag);
     if (isProduct(s)) {
       const int c = s.channels, o = s.outputs;
-      return product<T>({1, pixelsOf(s), o, c, false, true, c, c, o, 0, 0, 0, s.tf32}, bias);
+      return product<T>({1, pixelsOf(s), o, c, false, true, c, c, o, 0, 0, 0, s.tf32}, bias, epilogue);
     }
     const auto run = [=](const Args& a, const T* packed, std::byte* scratch) {
       return conv2dForward<T>(s, a.in[0].as<const T>(), packed, bias ? a.in[2].as<const T>() : nullptr,
-                              a.out[0].as<T>(), scratch, a.stream);
+                              a.out[0].as<T>(), scratch, a.stream, epilogue.at(a));
     };
     const size_t scratch = conv2dScratch<T>(s);
     if (s.channels <= 1 || s.kernelHeight * s.kernelWidth == 1) return plain<T>(scratch, run);
@@ -112,15 +113,16 @@ Bound bindConv2d(const NodeSpec& node) {
 Bound bindConv2dGradInput(const NodeSpec& node) {
   const Operand &dy = node.inputs[0], &weight = node.inputs[1], &dx = node.outputs[0];
   const ConvShape s = shapeOf(node, dx.shape, dy.shape, weight.dim(2), weight.dim(3));
+  const BoundEpilogue epilogue(node, 2);
   if (dx.size() == 0) return nothing();
-  return onFloat(dx.dtype, node, [&](auto tag) -> Bound {
+  return onFloat(dy.dtype, node, [&](auto tag) -> Bound {
     using T = decltype(tag);
     if (isProduct(s)) {
       const int c = s.channels, o = s.outputs;
-      return product<T>({1, pixelsOf(s), c, o, false, false, o, c, c, 0, 0, 0, s.tf32}, false);
+      return product<T>({1, pixelsOf(s), c, o, false, false, o, c, c, 0, 0, 0, s.tf32}, false, epilogue);
     }
     const auto run = [=](const Args& a, const T* packed, std::byte* scratch) {
-      return conv2dGradInput<T>(s, a.in[0].as<const T>(), packed, a.out[0].as<T>(), scratch, a.stream);
+      return conv2dGradInput<T>(s, a.in[0].as<const T>(), packed, a.out[0].as<T>(), scratch, a.stream, epilogue.at(a));
     };
     const size_t scratch = conv2dGradInputScratch<T>(s);
     if (s.outputs <= 1) return plain<T>(scratch, run);

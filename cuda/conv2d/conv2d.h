@@ -3,8 +3,8 @@
 #pragma once
 #include <cstddef>
 
+#include "gemm/epilogue.h"
 #include "simt/launch.h"
-#include "simt/types.h"
 
 namespace refl::cuda {
 
@@ -34,15 +34,17 @@ size_t conv2dGradInputScratch(const ConvShape& shape);
 template <class T>
 size_t conv2dGradWeightScratch(const ConvShape& shape);
 
+// Where an epilogue follows, its rows are the result's pixels, in order.
+
 /** y [N, OH, OW, O] from x, a weight packed by packConvWeight and a bias [O] or null. T: float (true float32, unless
  * tf32 is asked for), bf16, f16. */
 template <class T>
 cudaError_t conv2dForward(const ConvShape& shape, const T* x, const T* packed, const T* bias, T* y, std::byte* scratch,
-                          cudaStream_t stream);
+                          cudaStream_t stream, const Epilogue& epilogue = {});
 /** dx [N, H, W, C] from dy and a weight packed by packConvWeightForGradInput. */
 template <class T>
 cudaError_t conv2dGradInput(const ConvShape& shape, const T* dy, const T* packed, T* dx, std::byte* scratch,
-                            cudaStream_t stream);
+                            cudaStream_t stream, const Epilogue& epilogue = {});
 /** dw [O, C, kh, kw] from x and dy. */
 template <class T>
 cudaError_t conv2dGradWeight(const ConvShape& shape, const T* x, const T* dy, T* dw, std::byte* scratch,

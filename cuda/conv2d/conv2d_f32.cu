@@ -43,7 +43,8 @@ struct Gather {
   Divisor byDepth;
   int splits;
   int64_t splitStride;
-  bool wide;
+  bool wide, quads;
+  Epilogue epilogue;
 };
 
 /** A row of the tile in the source: its pixel at the first tap, that pixel's y and x; and in the result, or -1. */
@@ -119,9 +120,9 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) convF32Kernel(const _
   const int first = static_cast<int>(steps * split / p.splits), last = static_cast<int>(steps * (split + 1) / p.splits);
   const Pixels<kBackward> pixels = {p, y, x, places};
   const Weights weights = {p, y, x, column};
-  float* to = p.to + split * p.splitStride + column;
-  multiply<Product::template Of, T, Layout::kRows, Layout::kRows>(
-      first, last, p.columns - column, false, p.bias == nullptr ? nullptr : p.bias + column,
+  float* to = p.to + split * p.splitStride;
+  multiply<Product::template Of, T, Layout::kRows, Layout::kRows, true>(
+      first, last, {column, p.columns, false, p.quads, p.bias, &p.epilogue},
       [&](float* left, float* right, int k) {
         if (p.wide) {
           copyRows<T::kM, T::kThreads, 4>(left, k, end, pixels);
@@ -131,9 +132,9 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) convF32Kernel(const _
           copyRows<T::kN, T::kThreads, 1>(right, k, end, weights);
         }
       },
-      [&](int i) {
+      [&](int i) -> Row {
         const int pixel = places[i][kResult];
-        return pixel < 0 ? nullptr : to + static_cast<int64_t>(pixel) * p.columns;
+        return {pixel < 0 ? nullptr : to + static_cast<int64_t>(pixel) * p.columns, pixel};
       });
 }
 
@@ -187,9 +188,9 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
   const int first = static_cast<int>(steps * split / p.splits), last = static_cast<int>(steps * (split + 1) / p.splits);
   const Outputs outputs = {p.dy + row, s.outputs};
   const Patches patches = {p, column};
-  float* to = p.to + (static_cast<int64_t>(split) * s.outputs + row) * columns + column;
-  multiply<Product::template Of, T, Layout::kColumns, Layout::kColumns>(
-      first, last, columns - column, p.wideTo, nullptr,
+  float* to = p.to + (static_cast<int64_t>(split) * s.outputs + row) * columns;
+  multiply<Product::template Of, T, Layout::kColumns, Layout::kColumns, false>(
+      first, last, {column, columns, p.wideTo, false, nullptr, nullptr},
       [&](float* left, float* right, int k) {
         if (p.wideDy)
           copyColumns<T::kM, T::kThreads, 4>(left, k, pixels, s.outputs - row, outputs);
@@ -200,7 +201,9 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks)
         else
           copyColumns<T::kN, T::kThreads, 1>(right, k, pixels, columns - column, patches);
       },
-      [&](int i) { return row + i < s.outputs ? to + static_cast<int64_t>(i) * columns : nullptr; });
+      [&](int i) -> Row {
+        return {row + i < s.outputs ? to + static_cast<int64_t>(i) * columns : nullptr, -1};
+      });
 }
 
 constexpr int kTurnChannels = 64, kTurnTaps = 32, kTurnThreads = 256;
@@ -260,9 +263,12 @@ cudaError_t gather(Gather p, const Plan& plan, int64_t rows, int phases, std::by
   const int64_t count = static_cast<int64_t>(p.shape.images) * p.height * p.width * p.columns;
   float* to = p.to;
   const float* bias = p.bias;
+  const Epilogue epilogue = p.epilogue;
+  p.quads = quadsFit(epilogue, to, p.columns, 0);
   if (plan.splits > 1) {
     p.to = reinterpret_cast<float*>(scratch);
     p.bias = nullptr;
+    p.epilogue = {};
     p.splitStride = count;
   }
   const cudaError_t error = withProduct(p.shape.tf32, plan.tile, [&](auto product, auto tile) {
@@ -273,8 +279,9 @@ cudaError_t gather(Gather p, const Plan& plan, int64_t rows, int phases, std::by
         {dim3(static_cast<unsigned>(tiles), plan.splits), T::kThreads, 0, stream}, p);
   });
   if (plan.splits == 1 || error != cudaSuccess) return error;
-  return sumPartials({p.to, bias, to, plan.splits, count, p.columns, static_cast<int>(count / p.columns), p.columns, 0},
-                     stream);
+  return sumPartials(
+      {p.to, bias, to, plan.splits, count, p.columns, static_cast<int>(count / p.columns), p.columns, 0, epilogue},
+      stream);
 }
 
 }  // namespace
@@ -300,24 +307,25 @@ size_t conv2dGradWeightScratch<float>(const ConvShape& s) {
 
 template <>
 cudaError_t conv2dForward<float>(const ConvShape& s, const float* x, const float* packed, const float* bias, float* y,
-                                 std::byte* scratch, cudaStream_t stream) {
+                                 std::byte* scratch, cudaStream_t stream, const Epilogue& epilogue) {
   const Plan plan = planOfOutput(s);
   const bool wide = s.channels % 4 == 0 && aligned16(x) && aligned16(packed);
-  const Gather p = {s,           x,           packed,     bias,      y, s.height, s.width,
-                    s.channels,  s.outHeight, s.outWidth, s.outputs, 1, 0,        Divisor(std::max(1, s.channels)),
-                    plan.splits, 0,           wide};
+  const Gather p = {
+      s,           x,           packed,     bias,      y,       s.height, s.width,
+      s.channels,  s.outHeight, s.outWidth, s.outputs, 1,       0,        Divisor(std::max(1, s.channels)),
+      plan.splits, 0,           wide,       false,     epilogue};
   return gather<false>(p, plan, static_cast<int64_t>(s.images) * s.outHeight * s.outWidth, 1, scratch, stream);
 }
 
 template <>
 cudaError_t conv2dGradInput<float>(const ConvShape& s, const float* dy, const float* packed, float* dx,
-                                   std::byte* scratch, cudaStream_t stream) {
+                                   std::byte* scratch, cudaStream_t stream, const Epilogue& epilogue) {
   const Plan plan = planOfInput(s);
   const bool wide = s.outputs % 4 == 0 && aligned16(dy) && aligned16(packed);
   const int down = phases(s.height, s.strideY), across = phases(s.width, s.strideX);
-  const Gather p = {s,           dy,       packed,  nullptr,    dx,     s.outHeight, s.outWidth,
-                    s.outputs,   s.height, s.width, s.channels, across, 0,           Divisor(std::max(1, s.outputs)),
-                    plan.splits, 0,        wide};
+  const Gather p = {s,           dy,       packed,  nullptr,    dx,      s.outHeight, s.outWidth,
+                    s.outputs,   s.height, s.width, s.channels, across,  0,           Divisor(std::max(1, s.outputs)),
+                    plan.splits, 0,        wide,    false,      epilogue};
   const int64_t rows = static_cast<int64_t>(s.images) * ((s.height + s.strideY - 1) / s.strideY) *
                        ((s.width + s.strideX - 1) / s.strideX);
   return gather<true>(p, plan, rows, down * across, scratch, stream);

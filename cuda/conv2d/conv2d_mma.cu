@@ -248,9 +248,11 @@ Patches<T> patchesOf(const ConvShape& s, const T* x) {
 
 /** For [rows, columns] without gaps. */
 template <class T>
-Output<T> outputOf(T* c, const T* bias, int64_t rows, int columns, std::byte* partial) {
+Output<T> outputOf(T* c, const T* bias, int64_t rows, int columns, std::byte* partial, const Epilogue& epilogue) {
   const auto pitch = static_cast<int>(partialPitch(columns));
-  return {c, bias, reinterpret_cast<float*>(partial), rows * pitch, columns, pitch, widthOf(c, columns) == 8};
+  return {c,       bias,  reinterpret_cast<float*>(partial), rows * pitch,
+          columns, pitch, widthOf(c, columns) == 8,          quadsFit(epilogue, c, columns, 0),
+          epilogue};
 }
 
 int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -276,13 +278,13 @@ MmaSize mmaSizeOfGradWeight(const ConvShape& s) {
 
 template <class T>
 cudaError_t conv2dForwardMma(const ConvShape& s, const MmaPlan& plan, const T* x, const T* packed, const T* bias, T* y,
-                             std::byte* scratch, cudaStream_t stream) {
+                             std::byte* scratch, cudaStream_t stream, const Epilogue& epilogue) {
   const MmaSize size = mmaSizeOfForward(s);
   if (size.rows * size.columns == 0) return cudaSuccess;
   const auto depth = static_cast<int>(size.depth);
   const Forward<T> problem = {patchesOf(s, x), {packed, s.outputs, depth, depth, widthOf(packed, depth)}};
   const bool wide = problem.patches.vector == 8 && problem.weights.vector == 8, split = plan.splits > 1;
-  const Output<T> output = outputOf(y, bias, size.rows, s.outputs, split ? scratch : nullptr);
+  const Output<T> output = outputOf(y, bias, size.rows, s.outputs, split ? scratch : nullptr, epilogue);
   const cudaError_t error = launchMma(problem, size, plan, wide, output, stream);
   if (error != cudaSuccess || !split) return error;
   return sumPartials(output, plan.splits, problem.patches.rows, s.outputs, 0, stream);
@@ -290,7 +292,7 @@ cudaError_t conv2dForwardMma(const ConvShape& s, const MmaPlan& plan, const T* x
 
 template <class T>
 cudaError_t conv2dGradInputMma(const ConvShape& s, const MmaPlan& plan, const T* dy, const T* packed, T* dx,
-                               std::byte* scratch, cudaStream_t stream) {
+                               std::byte* scratch, cudaStream_t stream, const Epilogue& epilogue) {
   const MmaSize size = mmaSizeOfGradInput(s);
   if (size.count * size.rows * size.columns == 0) return cudaSuccess;
   const int pixels = s.images * s.height * s.width, perWeight = s.kernelHeight * s.kernelWidth * s.outputs;
@@ -313,7 +315,7 @@ cudaError_t conv2dGradInputMma(const ConvShape& s, const MmaPlan& plan, const T*
       patches,  weights,   down,         across, {{perImage(0, 0), perImage(0, 1)}, {perImage(1, 0), perImage(1, 1)}},
       s.images, s.outputs, s.kernelWidth};
   const bool wide = patches.vector == 8 && weights.vector == 8, split = plan.splits > 1;
-  const Output<T> output = outputOf<T>(dx, nullptr, pixels, s.channels, split ? scratch : nullptr);
+  const Output<T> output = outputOf<T>(dx, nullptr, pixels, s.channels, split ? scratch : nullptr, epilogue);
   const cudaError_t error = launchMma(problem, size, plan, wide, output, stream);
   if (error != cudaSuccess || !split) return error;
   return sumPartials(output, plan.splits, pixels, s.channels, 0, stream);
@@ -326,7 +328,7 @@ cudaError_t conv2dGradWeightMma(const ConvShape& s, const MmaPlan& plan, const T
   if (size.rows * size.columns == 0) return cudaSuccess;
   const Patches<T> patches = patchesOf(s, x);
   const GradWeight<T> problem = {{dy, patches.rows, s.outputs, s.outputs, widthOf(dy, s.outputs)}, patches};
-  const Output<T> output = outputOf<T>(nullptr, nullptr, s.outputs, static_cast<int>(size.columns), scratch);
+  const Output<T> output = outputOf<T>(nullptr, nullptr, s.outputs, static_cast<int>(size.columns), scratch, {});
   const cudaError_t error =
       launchMma(problem, size, plan, patches.vector == 8 && problem.dy.vector == 8, output, stream);
   if (error != cudaSuccess) return error;
@@ -356,13 +358,13 @@ size_t conv2dGradWeightScratch(const ConvShape& shape) {
 
 template <class T>
 cudaError_t conv2dForward(const ConvShape& shape, const T* x, const T* packed, const T* bias, T* y, std::byte* scratch,
-                          cudaStream_t stream) {
-  return conv2dForwardMma(shape, planMma(mmaSizeOfForward(shape)), x, packed, bias, y, scratch, stream);
+                          cudaStream_t stream, const Epilogue& epilogue) {
+  return conv2dForwardMma(shape, planMma(mmaSizeOfForward(shape)), x, packed, bias, y, scratch, stream, epilogue);
 }
 template <class T>
 cudaError_t conv2dGradInput(const ConvShape& shape, const T* dy, const T* packed, T* dx, std::byte* scratch,
-                            cudaStream_t stream) {
-  return conv2dGradInputMma(shape, planMma(mmaSizeOfGradInput(shape)), dy, packed, dx, scratch, stream);
+                            cudaStream_t stream, const Epilogue& epilogue) {
+  return conv2dGradInputMma(shape, planMma(mmaSizeOfGradInput(shape)), dy, packed, dx, scratch, stream, epilogue);
 }
 template <class T>
 cudaError_t conv2dGradWeight(const ConvShape& shape, const T* x, const T* dy, T* dw, std::byte* scratch,
@@ -370,18 +372,20 @@ cudaError_t conv2dGradWeight(const ConvShape& shape, const T* x, const T* dy, T*
   return conv2dGradWeightMma(shape, planMma(mmaSizeOfGradWeight(shape)), x, dy, dw, scratch, stream);
 }
 
-#define REFL_CONV2D_MMA(T)                                                                                          \
-  template cudaError_t conv2dForwardMma(const ConvShape&, const MmaPlan&, const T*, const T*, const T*, T*,         \
-                                        std::byte*, cudaStream_t);                                                  \
-  template cudaError_t conv2dGradInputMma(const ConvShape&, const MmaPlan&, const T*, const T*, T*, std::byte*,     \
-                                          cudaStream_t);                                                            \
-  template cudaError_t conv2dGradWeightMma(const ConvShape&, const MmaPlan&, const T*, const T*, T*, std::byte*,    \
-                                           cudaStream_t);                                                           \
-  template size_t conv2dScratch<T>(const ConvShape&);                                                               \
-  template size_t conv2dGradInputScratch<T>(const ConvShape&);                                                      \
-  template size_t conv2dGradWeightScratch<T>(const ConvShape&);                                                     \
-  template cudaError_t conv2dForward(const ConvShape&, const T*, const T*, const T*, T*, std::byte*, cudaStream_t); \
-  template cudaError_t conv2dGradInput(const ConvShape&, const T*, const T*, T*, std::byte*, cudaStream_t);         \
+#define REFL_CONV2D_MMA(T)                                                                                         \
+  template cudaError_t conv2dForwardMma(const ConvShape&, const MmaPlan&, const T*, const T*, const T*, T*,        \
+                                        std::byte*, cudaStream_t, const Epilogue&);                                \
+  template cudaError_t conv2dGradInputMma(const ConvShape&, const MmaPlan&, const T*, const T*, T*, std::byte*,    \
+                                          cudaStream_t, const Epilogue&);                                          \
+  template cudaError_t conv2dGradWeightMma(const ConvShape&, const MmaPlan&, const T*, const T*, T*, std::byte*,   \
+                                           cudaStream_t);                                                          \
+  template size_t conv2dScratch<T>(const ConvShape&);                                                              \
+  template size_t conv2dGradInputScratch<T>(const ConvShape&);                                                     \
+  template size_t conv2dGradWeightScratch<T>(const ConvShape&);                                                    \
+  template cudaError_t conv2dForward(const ConvShape&, const T*, const T*, const T*, T*, std::byte*, cudaStream_t, \
+                                     const Epilogue&);                                                             \
+  template cudaError_t conv2dGradInput(const ConvShape&, const T*, const T*, T*, std::byte*, cudaStream_t,         \
+                                       const Epilogue&);                                                           \
   template cudaError_t conv2dGradWeight(const ConvShape&, const T*, const T*, T*, std::byte*, cudaStream_t);
 REFL_CONV2D_MMA(bf16)
 REFL_CONV2D_MMA(f16)

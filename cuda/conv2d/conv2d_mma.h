@@ -12,10 +12,10 @@ MmaSize mmaSizeOfGradWeight(const ConvShape& shape);
 // T: bf16 or f16. `scratch` has partialBytes(size, plan.splits).
 template <class T>
 cudaError_t conv2dForwardMma(const ConvShape& shape, const MmaPlan& plan, const T* x, const T* packed, const T* bias,
-                             T* y, std::byte* scratch, cudaStream_t stream);
+                             T* y, std::byte* scratch, cudaStream_t stream, const Epilogue& epilogue = {});
 template <class T>
 cudaError_t conv2dGradInputMma(const ConvShape& shape, const MmaPlan& plan, const T* dy, const T* packed, T* dx,
-                               std::byte* scratch, cudaStream_t stream);
+                               std::byte* scratch, cudaStream_t stream, const Epilogue& epilogue = {});
 template <class T>
 cudaError_t conv2dGradWeightMma(const ConvShape& shape, const MmaPlan& plan, const T* x, const T* dy, T* dw,
                                 std::byte* scratch, cudaStream_t stream);

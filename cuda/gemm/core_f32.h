@@ -16,12 +16,15 @@
 // stays some 1e-6 of the sum even where all products have one sign. A longer depth is split among blocks, as is one
 // whose tiles are few; the blocks' partial sums are added in their order by a second launch.
 //
+// Sums that an epilogue follows go through shared memory, so that one loop finishes them, not every register's copy of
+// the steps.
+//
 // Bytes moved: (kM + kN) * 4 for each kM * kN multiply-adds, mostly from L2; the result once, or 8 bytes for each
 // partial sum of it.
 #pragma once
 #include <algorithm>
 
-#include "simt/simt.h"
+#include "gemm/finish.h"
 
 namespace refl::cuda::f32 {
 
@@ -217,17 +220,32 @@ class Exact {
   float sums_[T::kTM][T::kTN] = {};
 };
 
+/** A row of the output: where it begins, or null, and its number, counted over a batch. */
+struct Row {
+  float* at;
+  int number;
+};
+
+/** Where a tile goes: its first column in the output, how many columns that has, its bias and epilogue. */
+struct Target {
+  int column, columns;
+  bool aligned;  // rows and columns lie at multiples of 16 bytes
+  bool quads;    // as do those of all operands
+  const float* bias;
+  const Epilogue* epilogue;
+};
+
 /**
  * Multiplies depths [first, last) (in steps) of a tile. copy(a, b, k) issues the copies of the depths from k on; row(i)
- * is the start of the tile's row i in the output, or null where there is none. The output's first `columns` columns
- * belong to the tile. `aligned`: its rows and columns lie at multiples of 16 bytes. `bias`: of the tile's columns, or
- * null. `Product` is Exact, or Rounded of core_tf32.h.
+ * is the tile's Row i. `Product` is Exact, or Rounded of core_tf32.h; without kFinishes there is no epilogue.
  */
-template <template <class, Layout, Layout> class Product, class T, Layout kA, Layout kB, class Copy, class Row>
-__device__ __forceinline__ void multiply(int first, int last, int columns, bool aligned, const float* bias,
-                                         const Copy& copy, const Row& row) {
-  constexpr int kLeft = kFloats<kA, T::kM>, kRight = kFloats<kB, T::kN>;
-  SIMT_SHARED(float, tiles, [2][kLeft + kRight]);
+template <template <class, Layout, Layout> class Product, class T, Layout kA, Layout kB, bool kFinishes, class Copy,
+          class RowOf>
+__device__ __forceinline__ void multiply(int first, int last, const Target& target, const Copy& copy,
+                                         const RowOf& row) {
+  constexpr int kLeft = kFloats<kA, T::kM>, kRight = kFloats<kB, T::kN>, kBoth = kLeft + kRight;
+  constexpr int kStaged = kFinishes ? T::kM * T::kN / 2 : 0;
+  SIMT_SHARED(float, tiles, [2][kBoth < kStaged ? kStaged : kBoth]);
   Product<T, kA, kB> product;
 
   if (first < last) copy(tiles[0], tiles[0] + kLeft, first * kDepth);
@@ -243,21 +261,40 @@ __device__ __forceinline__ void multiply(int first, int last, int columns, bool 
   }
 
   constexpr int V = product.V;
+  const int columns = target.columns;
+  if constexpr (kFinishes) {
+    if (target.epilogue->steps > 0) {
+      float* staged = tiles[0];
+      __syncthreads();
+#pragma unroll
+      for (int i = 0; i < product.kRows; ++i) {
+#pragma unroll
+        for (int j = 0; j < product.kParts; ++j)
+          store(staged + placeOfSum<T::kN>(product.row(i), product.column(j)), product.part(i, j));
+      }
+      __syncthreads();
+      finishTile<float, T::kM, T::kN, T::kThreads>(
+          *target.epilogue, staged, static_cast<int>(threadIdx.x), target.bias, target.column, columns, target.quads,
+          [&](int i) { return row(i).number; },
+          [&](int i, int column, const float(&v)[4]) { writePart(row(i).at, column, columns, target.quads, v); });
+      return;
+    }
+  }
 #pragma unroll
   for (int i = 0; i < product.kRows; ++i) {
-    float* to = row(product.row(i));
+    float* to = row(product.row(i)).at;
     if (to == nullptr) continue;
 #pragma unroll
     for (int j = 0; j < product.kParts; ++j) {
-      const int column = product.column(j);
+      const int column = target.column + product.column(j);
       Pack<float, V> v = product.part(i, j);
-      if (bias != nullptr) {
+      if (target.bias != nullptr) {
 #pragma unroll
         for (int e = 0; e < V; ++e) {
-          if (column + e < columns) v[e] += bias[column + e];
+          if (column + e < columns) v[e] += target.bias[column + e];
         }
       }
-      if (V > 1 && aligned && column + V <= columns) {
+      if (V > 1 && target.aligned && column + V <= columns) {
         store(to + column, v);
         continue;
       }
@@ -269,8 +306,9 @@ __device__ __forceinline__ void multiply(int first, int last, int columns, bool 
   }
 }
 
-/** Adds `splits` results of rows x columns, one after the other in memory, in their order, and the bias. A row of the
- * output begins `stride` floats after the last, and every `group` rows `groupStride` floats after the last such. */
+/** Adds `splits` results of rows x columns, one after the other in memory, in their order, and the bias, and takes them
+ * through the epilogue. A row of the output begins `stride` floats after the last, and every `group` rows `groupStride`
+ * floats after the last such. */
 struct Partials {
   const float *partial, *bias;
   float* to;
@@ -278,6 +316,7 @@ struct Partials {
   int64_t count;  // elements of one result
   int columns, group, stride;
   int64_t groupStride;
+  Epilogue epilogue = {};
 };
 
 template <int V>
@@ -291,20 +330,20 @@ __global__ void __launch_bounds__(256) sumPartialsKernel(const __grid_constant__
     for (int e = 0; e < V; ++e) sum[e] += v[e];
   }
   const int64_t row = i / p.columns;
-  const int column = static_cast<int>(i - row * p.columns);
-  if (p.bias != nullptr) {
+  const int column = static_cast<int>(i - row * p.columns), place[1] = {static_cast<int>(row)};
+  float v[1][V];
 #pragma unroll
-    for (int e = 0; e < V; ++e) sum[e] += p.bias[column + e];
-  }
-  store(p.to + row / p.group * p.groupStride + row % p.group * p.stride + column, sum);
+  for (int e = 0; e < V; ++e) v[0][e] = p.bias != nullptr ? sum[e] + p.bias[column + e] : sum[e];
+  finish<float>(p.epilogue, place, column, p.columns, true, v);
+  writePart(p.to + row / p.group * p.groupStride + row % p.group * p.stride, column, p.columns, true, v[0]);
 }
 
 inline bool aligned16(const void* at) { return reinterpret_cast<size_t>(at) % 16 == 0; }
 
 inline cudaError_t sumPartials(const Partials& p, cudaStream_t stream) {
   const auto blocks = [&](int v) { return dim3(static_cast<unsigned>((p.count / v + 255) / 256)); };
-  const bool wide = p.columns % 4 == 0 && p.stride % 4 == 0 && p.groupStride % 4 == 0 && aligned16(p.to);
-  if (wide) return launch<sumPartialsKernel<4>>({blocks(4), 256, 0, stream}, p);
+  if (quadsFit(p.epilogue, p.to, p.columns, p.stride | p.groupStride))
+    return launch<sumPartialsKernel<4>>({blocks(4), 256, 0, stream}, p);
   return launch<sumPartialsKernel<1>>({blocks(1), 256, 0, stream}, p);
 }
 

@@ -16,8 +16,12 @@
 //
 // Where tiles are few, blocks divide the sum (split-K) and leave float32 partial sums, that another kernel adds in
 // order.
+//
+// An epilogue needs its operand beside the sums, in rows of 16 bytes: the tile's sums then go through the stages'
+// shared memory, which is free by that time (4 bytes each way an element). Sums that are written as they are, with
+// their bias or without, change places between lanes instead.
 #pragma once
-#include "simt/simt.h"
+#include "gemm/finish.h"
 
 namespace refl::cuda::core {
 
@@ -175,8 +179,8 @@ class Fragments {
   int places_[kPlaces];
 };
 
-/** Where a product goes: to c, with a bias for each column or null, or, if it is not null, as float32 to `partial`,
- * [splits, rows, pitch]. */
+/** Where a product goes: to c, with a bias for each column or null and through the epilogue, or, if it is not null, as
+ * float32 to `partial`, [splits, rows, pitch]. */
 template <class T>
 struct Output {
   T* c;
@@ -184,7 +188,9 @@ struct Output {
   float* partial;
   int64_t partialSize;  // of a split
   int columns, pitch;
-  bool wide;  // chunks of 8 columns of c are 16-byte aligned
+  bool wide;   // chunks of 8 columns of c are 16-byte aligned
+  bool quads;  // 4 columns of c and of all of the epilogue's operands can be accessed at once
+  Epilogue epilogue;
 };
 
 /** Lane t of each four gets what the four hold in v[t], in order. */
@@ -262,6 +268,19 @@ SIMT_DEVICE void writePartial(const Problem& problem, const Output<T>& output, f
   }
 }
 
+/** Leaves a warp's sums, whose first element is (0, column) of a tile of kColumns. */
+template <int kColumns, int M, int N>
+SIMT_DEVICE void stageSums(float* tile, int column, const float (&sum)[M][N][4]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int i = 0; i < M * 2; ++i) {
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+      store(tile + placeOfSum<kColumns>(i * 8 + lane / 4, column + n * 8 + lane % 4 * 2),
+            Pack<float, 2>{{sum[i / 2][n][i % 2 * 2], sum[i / 2][n][i % 2 * 2 + 1]}});
+  }
+}
+
 /** How blocks divide the work: each takes one tile of one product and one part of its sum. */
 struct Grid {
   int tilesM, tilesN, splits;
@@ -335,7 +354,26 @@ __global__ void __launch_bounds__(kThreads, 2)
 
   const int warpM = row + warpRow, warpN = column + warpColumn;
   if constexpr (!Problem::kOnlyPartial) {
-    if (!output.partial) return writeSums(problem, output, z, warpM, warpN, sum);
+    if (!output.partial) {
+      if (!output.epilogue.any()) return writeSums(problem, output, z, warpM, warpN, sum);
+      // The two warps beside each other share half of the stages.
+      static_assert(Tile::kWarpM * Tile::kN * sizeof(float) <= kStages * OperandB::kSize * sizeof(T) &&
+                    OperandB::kSize <= OperandA::kSize);
+      float* staged = reinterpret_cast<float*>(warp / 2 ? tilesB : tilesA);
+      cpAsyncWait<0>();
+      __syncthreads();
+      stageSums<Tile::kN>(staged, warpColumn, sum);
+      __syncthreads();
+      finishTile<T, Tile::kWarpM, Tile::kN, kThreads / 2>(
+          output.epilogue, staged, static_cast<int>(threadIdx.x) % (kThreads / 2), output.bias, column, output.columns,
+          output.quads,
+          [&](int i) { return warpM + i < problem.rows(z) ? static_cast<int>(problem.rowOf(z, warpM + i)) : -1; },
+          [&](int i, int at, const float(&v)[4]) {
+            writeFinished(output.epilogue, output.c, problem.elementOf(z, warpM + i), at, output.columns, output.quads,
+                          v);
+          });
+      return;
+    }
   }
   writePartial(problem, output, output.partial + split * output.partialSize, z, warpM, warpN, sum);
 }

@@ -1,10 +1,11 @@
-// Matrix products of row-major matrices: c[i] = a[i] * b[i] (+ bias) for each i of a batch. All sums are float32.
+// Matrix products of row-major matrices: c[i] = a[i] * b[i] (+ bias), through an epilogue, for each i of a batch. All
+// sums are float32, and rounded once.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
+#include "gemm/epilogue.h"
 #include "simt/launch.h"
-#include "simt/types.h"
 
 namespace refl::cuda {
 
@@ -23,11 +24,11 @@ template <class T>
 size_t gemmScratch(const GemmShape& shape);
 
 /** T: float (products and sums in true float32, unless tf32 is asked for), bf16, f16 (tensor cores). `bias` has n
- * elements or is null. c overlaps nothing. Pointers are aligned to their element and no more: what alignment is there
- * decides the accesses. k may be 0.
+ * elements or is null. c overlaps nothing; it holds floats where the epilogue says so. Pointers are aligned to their
+ * element and no more: what alignment is there decides the accesses. k may be 0.
  */
 template <class T>
 cudaError_t gemm(const GemmShape& shape, const T* a, const T* b, const T* bias, T* c, std::byte* scratch,
-                 cudaStream_t stream);
+                 cudaStream_t stream, const Epilogue& epilogue = {});
 
 }  // namespace refl::cuda

@@ -14,7 +14,8 @@ struct Problem {
   float* c;
   int splits;
   int64_t splitStride;  // from one partial result to the next
-  bool wideA, wideB, wideC;
+  bool wideA, wideB, wideC, quads;
+  Epilogue epilogue;
 };
 
 /** A matrix whose lines [first, lines) are a tile's, and along which the depth runs or not. */
@@ -58,17 +59,20 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocks) gemmF32Kernel(const _
   const int row = block % down * T::kM;
   const int64_t item = block / down;
   const Matrix a = {p.a + item * s.strideA, s.lda, row, s.m}, b = {p.b + item * s.strideB, s.ldb, column, s.n};
-  float* c = p.c + split * p.splitStride + item * s.strideC + column;
+  float* c = p.c + split * p.splitStride + item * s.strideC;
 
   const int64_t steps = (s.k + kDepth - 1) / kDepth;
   const int first = static_cast<int>(steps * split / p.splits), last = static_cast<int>(steps * (split + 1) / p.splits);
-  multiply<Product::template Of, T, kA, kB>(
-      first, last, s.n - column, p.wideC, p.bias == nullptr ? nullptr : p.bias + column,
+  multiply<Product::template Of, T, kA, kB, true>(
+      first, last, {column, s.n, p.wideC, p.quads, p.bias, &p.epilogue},
       [&](float* left, float* right, int k) {
         copyMatrix<kA, T::kM, T::kThreads>(left, a, p.wideA, k, s.k);
         copyMatrix<kB, T::kN, T::kThreads>(right, b, p.wideB, k, s.k);
       },
-      [&](int i) { return row + i < s.m ? c + static_cast<int64_t>(row + i) * s.ldc : nullptr; });
+      [&](int i) -> Row {
+        if (row + i >= s.m) return {nullptr, -1};
+        return {c + static_cast<int64_t>(row + i) * s.ldc, static_cast<int>(item) * s.m + row + i};
+      });
 }
 
 Plan planOf(const GemmShape& s) { return f32::planOf(s.batch, s.m, s.n, s.k, s.tf32); }
@@ -85,13 +89,25 @@ size_t gemmScratch<float>(const GemmShape& s) {
 
 template <>
 cudaError_t gemm<float>(const GemmShape& s, const float* a, const float* b, const float* bias, float* c,
-                        std::byte* scratch, cudaStream_t stream) {
+                        std::byte* scratch, cudaStream_t stream, const Epilogue& epilogue) {
   const Plan plan = planOf(s);
   const int64_t one = static_cast<int64_t>(s.m) * s.n;
-  Problem p = {s, a, b, bias, c, plan.splits, 0, wideRows(a, s.lda, s.strideA), wideRows(b, s.ldb, s.strideB), false};
+  Problem p = {s,
+               a,
+               b,
+               bias,
+               c,
+               plan.splits,
+               0,
+               wideRows(a, s.lda, s.strideA),
+               wideRows(b, s.ldb, s.strideB),
+               false,
+               quadsFit(epilogue, c, s.n, s.ldc | s.strideC),
+               epilogue};
   if (plan.splits > 1) {
     p.c = reinterpret_cast<float*>(scratch);
     p.bias = nullptr;
+    p.epilogue = {};
     p.splitStride = s.batch * one;
     p.shape.ldc = s.n;
     p.shape.strideC = one;
@@ -109,7 +125,7 @@ cudaError_t gemm<float>(const GemmShape& s, const float* a, const float* b, cons
     return launch<gemmF32Kernel<Product, T, kRows, kColumns>>(at, p);
   });
   if (plan.splits == 1 || error != cudaSuccess) return error;
-  return sumPartials({p.c, bias, c, plan.splits, s.batch * one, s.n, s.m, s.ldc, s.strideC}, stream);
+  return sumPartials({p.c, bias, c, plan.splits, s.batch * one, s.n, s.m, s.ldc, s.strideC, epilogue}, stream);
 }
 
 }  // namespace refl::cuda

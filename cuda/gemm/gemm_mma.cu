@@ -44,7 +44,7 @@ MmaSize mmaSizeOf(const GemmShape& shape) { return {shape.batch, shape.m, shape.
 
 template <class T>
 cudaError_t gemmMma(const GemmShape& shape, const MmaPlan& plan, const T* a, const T* b, const T* bias, T* c,
-                    std::byte* scratch, cudaStream_t stream) {
+                    std::byte* scratch, cudaStream_t stream, const Epilogue& epilogue) {
   if (shape.batch == 0 || shape.m == 0 || shape.n == 0) return cudaSuccess;
   const int pitch = static_cast<int>(partialPitch(shape.n));
   const bool split = plan.splits > 1;
@@ -54,7 +54,9 @@ cudaError_t gemmMma(const GemmShape& shape, const MmaPlan& plan, const T* a, con
                             static_cast<int64_t>(shape.batch) * shape.m * pitch,
                             shape.n,
                             pitch,
-                            widthOf(c, shape.ldc | shape.strideC) == 8};
+                            widthOf(c, shape.ldc | shape.strideC) == 8,
+                            quadsFit(epilogue, c, shape.n, shape.ldc | shape.strideC),
+                            epilogue};
   const auto product = shape.transposeA   ? shape.transposeB ? multiply<T, true, true> : multiply<T, true, false>
                          : shape.transposeB ? multiply<T, false, true>
                                           : multiply<T, false, false>;
@@ -71,15 +73,16 @@ size_t gemmScratch(const GemmShape& shape) {
 
 template <class T>
 cudaError_t gemm(const GemmShape& shape, const T* a, const T* b, const T* bias, T* c, std::byte* scratch,
-                 cudaStream_t stream) {
-  return gemmMma(shape, planMma(mmaSizeOf(shape)), a, b, bias, c, scratch, stream);
+                 cudaStream_t stream, const Epilogue& epilogue) {
+  return gemmMma(shape, planMma(mmaSizeOf(shape)), a, b, bias, c, scratch, stream, epilogue);
 }
 
 #define REFL_GEMM_MMA(T)                                                                                       \
   template cudaError_t gemmMma(const GemmShape&, const MmaPlan&, const T*, const T*, const T*, T*, std::byte*, \
-                               cudaStream_t);                                                                  \
+                               cudaStream_t, const Epilogue&);                                                 \
   template size_t gemmScratch<T>(const GemmShape&);                                                            \
-  template cudaError_t gemm(const GemmShape&, const T*, const T*, const T*, T*, std::byte*, cudaStream_t);
+  template cudaError_t gemm(const GemmShape&, const T*, const T*, const T*, T*, std::byte*, cudaStream_t,      \
+                            const Epilogue&);
 REFL_GEMM_MMA(bf16)
 REFL_GEMM_MMA(f16)
 

@@ -10,6 +10,6 @@ MmaSize mmaSizeOf(const GemmShape& shape);
 /** T: bf16 or f16. `scratch` has partialBytes(mmaSizeOf(shape), plan.splits). */
 template <class T>
 cudaError_t gemmMma(const GemmShape& shape, const MmaPlan& plan, const T* a, const T* b, const T* bias, T* c,
-                    std::byte* scratch, cudaStream_t stream);
+                    std::byte* scratch, cudaStream_t stream, const Epilogue& epilogue = {});
 
 }  // namespace refl::cuda

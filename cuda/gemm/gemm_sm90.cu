@@ -5,7 +5,8 @@
 // when both others have done with it. Each of the other two multiplies its 64 rows by wgmma (m64 n256 k16, four a
 // stage, one stage in flight behind the one that is issued) and accumulates in float32 registers, 128 a thread at N =
 // 256, for which the first one gives up its own. In the end the tile, with bias, goes through shared memory (the stages
-// are free by then) to a TMA store, which leaves out what lies beyond c; what a load finds beyond a and b is zero.
+// are free by then) to a TMA store, which leaves out what lies beyond c; what a load finds beyond a and b is zero. With
+// an epilogue it goes there as float32 sums, and is finished and written by ordinary code, 4 columns of a row a lane.
 //
 // 2 m n k operations for each of the batch; m n k (1 / 128 + 1 / N) elements are fetched, mostly from L2: blocks go
 // through c in bands of 8 tiles, so that those that run together share rows and columns. Shared memory is read at 128
@@ -14,6 +15,7 @@
 //
 // Tiles whose sum is innermost are rows of 64 (128 bytes, swizzled); the others are slabs of 64 rows of the sum, each
 // 64 elements of m or n wide, which wgmma takes transposed.
+#include "gemm/finish.h"
 #include "gemm/gemm_sm90.h"
 #include "simt/hopper.h"
 #include "simt/simt.h"
@@ -36,6 +38,16 @@ struct Maps {
 struct Tiles {
   int down, across, steps;
   bool oneA, oneB;  // the same a, or b, for all of the batch
+};
+
+/** Where c is, for ordinary code: rows of m for each of the batch. */
+template <class T>
+struct Plain {
+  T* c;
+  int m, ld;
+  int64_t stride;
+  bool quads;
+  Epilogue epilogue;
 };
 
 /** The row and column of tiles that a block has, in bands of kBand rows. */
@@ -65,7 +77,8 @@ __device__ __forceinline__ uint64_t descriptorOf(const T* tile) {
 
 template <class T, int N, bool kTransposeA, bool kTransposeB>
 __global__ void __launch_bounds__(kThreads, 1)
-    gemmSm90Kernel(const __grid_constant__ Maps maps, const Tiles tiles, const T* bias, int n) {
+    gemmSm90Kernel(const __grid_constant__ Maps maps, const __grid_constant__ Plain<T> plain, const Tiles tiles,
+                   const T* bias, int n) {
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   constexpr int S = kStages<N>;
   constexpr bool kSumInnerA = !kTransposeA, kSumInnerB = kTransposeB;
@@ -123,6 +136,28 @@ __global__ void __launch_bounds__(kThreads, 1)
     wgmmaHold(d);
     barSync(1, 256);  // no stage is read any more
 
+    if (plain.epilogue.any()) {
+      static_assert(2 * kRows * N * sizeof(float) <= S * N * kK * sizeof(T));
+      float* sums = reinterpret_cast<float*>(tileB) + half * kRows * N;
+#pragma unroll
+      for (int j = 0; j < N / 8; ++j) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          store(sums + placeOfSum<N>(warp % 4 * 16 + i * 8 + lane / 4, j * 8 + lane % 4 * 2),
+                Pack<float, 2>{{d[j * 4 + i * 2], d[j * 4 + i * 2 + 1]}});
+      }
+      barSync(2 + half, 128);
+      const int first = m0 + half * kRows;
+      finishTile<T, kRows, N, 128>(
+          plain.epilogue, sums, static_cast<int>(threadIdx.x) % 128, bias, n0, n, plain.quads,
+          [&](int i) { return first + i < plain.m ? z * plain.m + first + i : -1; },
+          [&](int i, int column, const float(&v)[4]) {
+            writeFinished(plain.epilogue, plain.c, z * plain.stride + static_cast<int64_t>(first + i) * plain.ld,
+                          column, n, plain.quads, v);
+          });
+      return;
+    }
+
     // Boxes of 64 x 64, rows of 128 bytes whose chunks are permuted as the copy undoes it.
     T* tileC = tileB + half * kRows * N;
     const int row = warp % 4 * 16 + lane % 16;
@@ -177,7 +212,7 @@ cudaError_t encode(TensorMap* map, const T* at, int rows, int columns, int ld, i
 }
 
 template <class T, int N, bool kTransposeA, bool kTransposeB>
-cudaError_t run(const GemmShape& s, const Maps& maps, const T* bias, cudaStream_t stream) {
+cudaError_t run(const GemmShape& s, const Maps& maps, const Plain<T>& plain, const T* bias, cudaStream_t stream) {
   const Tiles tiles = {(s.m + kM - 1) / kM, (s.n + N - 1) / N, (s.k + kK - 1) / kK, s.strideA == 0, s.strideB == 0};
   const size_t shared = SharedLayout()
                             .take<T>(kStages<N> * kM * kK, 1024)
@@ -186,7 +221,7 @@ cudaError_t run(const GemmShape& s, const Maps& maps, const T* bias, cudaStream_
                             .template take<Mbarrier>(kStages<N>)
                             .bytes();
   return launch<gemmSm90Kernel<T, N, kTransposeA, kTransposeB>>(
-      {dim3(tiles.down * tiles.across, s.batch), kThreads, shared, stream}, maps, tiles, bias, s.n);
+      {dim3(tiles.down * tiles.across, s.batch), kThreads, shared, stream}, maps, plain, tiles, bias, s.n);
 }
 
 }  // namespace
@@ -206,8 +241,8 @@ int gemmSm90Columns(const GemmShape& s) {
 }
 
 template <class T>
-cudaError_t gemmSm90(const GemmShape& s, int columns, const T* a, const T* b, const T* bias, T* c,
-                     cudaStream_t stream) {
+cudaError_t gemmSm90(const GemmShape& s, int columns, const T* a, const T* b, const T* bias, T* c, cudaStream_t stream,
+                     const Epilogue& epilogue) {
   if (s.batch == 0 || s.m == 0 || s.n == 0) return cudaSuccess;
   Maps maps;
   cudaError_t status = s.transposeA ? encode(&maps.a, a, s.k, s.m, s.lda, s.strideA, s.batch)
@@ -218,18 +253,21 @@ cudaError_t gemmSm90(const GemmShape& s, int columns, const T* a, const T* b, co
   if (status != cudaSuccess) return status;
   status = encode(&maps.c, c, s.m, s.n, s.ldc, s.strideC, s.batch);
   if (status != cudaSuccess) return status;
+  const Plain<T> plain = {c, s.m, s.ldc, s.strideC, quadsFit(epilogue, c, s.n, s.ldc | s.strideC), epilogue};
   const auto with = [&](auto width) {
     constexpr int N = decltype(width)::value;
     if (s.transposeA)
-      return s.transposeB ? run<T, N, true, true>(s, maps, bias, stream)
-                          : run<T, N, true, false>(s, maps, bias, stream);
-    return s.transposeB ? run<T, N, false, true>(s, maps, bias, stream)
-                        : run<T, N, false, false>(s, maps, bias, stream);
+      return s.transposeB ? run<T, N, true, true>(s, maps, plain, bias, stream)
+                          : run<T, N, true, false>(s, maps, plain, bias, stream);
+    return s.transposeB ? run<T, N, false, true>(s, maps, plain, bias, stream)
+                        : run<T, N, false, false>(s, maps, plain, bias, stream);
   };
   return columns == 256 ? with(std::integral_constant<int, 256>()) : with(std::integral_constant<int, 128>());
 }
 
-template cudaError_t gemmSm90(const GemmShape&, int, const bf16*, const bf16*, const bf16*, bf16*, cudaStream_t);
-template cudaError_t gemmSm90(const GemmShape&, int, const f16*, const f16*, const f16*, f16*, cudaStream_t);
+#define REFL_GEMM_SM90(T) \
+  template cudaError_t gemmSm90(const GemmShape&, int, const T*, const T*, const T*, T*, cudaStream_t, const Epilogue&);
+REFL_GEMM_SM90(bf16)
+REFL_GEMM_SM90(f16)
 
 }  // namespace refl::cuda

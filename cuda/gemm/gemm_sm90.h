@@ -14,6 +14,6 @@ int gemmSm90Columns(const GemmShape& shape);
 /** As gemm, with tiles of `columns`. */
 template <class T>
 cudaError_t gemmSm90(const GemmShape& shape, int columns, const T* a, const T* b, const T* bias, T* c,
-                     cudaStream_t stream);
+                     cudaStream_t stream, const Epilogue& epilogue = {});
 
 }  // namespace refl::cuda

@@ -15,8 +15,9 @@ int widthOf(const T* pointer, int64_t strides) {
   return all % 8 == 0 ? 8 : all % 4 == 0 ? 4 : all % 2 == 0 ? 2 : 1;
 }
 
-/** c = the sum of the splits (+ bias), four columns a thread: 4 bytes read for each split and element, in order. Rows
- * of partial sums are counted over all products, of `rows` each; those of c are ldc apart and its products strideC. */
+/** c = the sum of the splits (+ bias), through the epilogue, four columns a thread: 4 bytes read for each split and
+ * element, in order. Rows of partial sums are counted over all products, of `rows` each; those of c are ldc apart and
+ * its products strideC. */
 template <class T>
 __global__ void __launch_bounds__(kSumThreads)
     sumPartialsKernel(const __grid_constant__ Output<T> output, int splits, int rows, int ldc, int64_t strideC) {
@@ -30,17 +31,14 @@ __global__ void __launch_bounds__(kSumThreads)
 #pragma unroll
     for (int j = 0; j < 4; ++j) sum[j] += part[j];
   }
-  T* to = output.c + row / rows * strideC + row % rows * ldc + column;
-  const int count = min(output.columns - column, 4);
-  Pack<T, 4> rounded;
+  float bias[4] = {}, v[1][4];
+  if (output.bias) readPart(output.bias, column, output.columns, false, bias);
 #pragma unroll
-  for (int j = 0; j < 4; ++j)
-    rounded[j] = fromFloat<T>(output.bias && j < count ? sum[j] + toFloat(output.bias[column + j]) : sum[j]);
-  if (output.wide && count == 4) {
-    store(to, rounded);
-  } else {
-    for (int j = 0; j < count; ++j) to[j] = rounded[j];
-  }
+  for (int j = 0; j < 4; ++j) v[0][j] = sum[j] + bias[j];
+  const int place[1] = {static_cast<int>(row)};
+  finish<T>(output.epilogue, place, column, output.columns, output.quads, v);
+  writeFinished(output.epilogue, output.c, row / rows * strideC + row % rows * ldc, column, output.columns,
+                output.quads, v[0]);
 }
 
 template <class Tile, bool kWide, class Problem>

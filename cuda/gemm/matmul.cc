@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backend/kernel.h"
+#include "gemm/bind_epilogue.h"
 #include "gemm/gemm_sm90.h"
 
 namespace refl::cuda {
@@ -19,20 +20,20 @@ bool wantsSm90() {
 }
 
 Bound bindProduct(const NodeSpec& node, const GemmShape& shape, bool bias) {
-  const Operand& y = node.outputs[0];
-  if (y.size() == 0) return nothing();
-  return onFloat(y.dtype, node, [&](auto tag) -> Bound {
+  const BoundEpilogue epilogue(node, node.op->inputs.size());
+  if (node.outputs[0].size() == 0) return nothing();
+  return onFloat(node.inputs[0].dtype, node, [&](auto tag) -> Bound {
     using T = decltype(tag);
     if constexpr (sizeof(T) == 2) {
       if (wantsSm90() && gemmSm90Fits(shape))
         return {[=, columns = gemmSm90Columns(shape)](const Args& a) {
           return gemmSm90(shape, columns, a.in[0].as<const T>(), a.in[1].as<const T>(),
-                          bias ? a.in[2].as<const T>() : nullptr, a.out[0].as<T>(), a.stream);
+                          bias ? a.in[2].as<const T>() : nullptr, a.out[0].as<T>(), a.stream, epilogue.at(a));
         }};
     }
     const auto run = [=](const Args& a) {
       return gemm<T>(shape, a.in[0].as<const T>(), a.in[1].as<const T>(), bias ? a.in[2].as<const T>() : nullptr,
-                     a.out[0].as<T>(), a.scratch, a.stream);
+                     a.out[0].as<T>(), a.scratch, a.stream, epilogue.at(a));
     };
     return {run, gemmScratch<T>(shape)};
   });

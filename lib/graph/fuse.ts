@@ -1,16 +1,14 @@
-import { bytesOf, isHalf } from './dtype.ts';
-import { reachable } from './grad.ts';
+import { isHalf } from './dtype.ts';
+import { finishProducts } from './epilogue.ts';
 import { broadcastShape } from './ops/elementwise.ts';
 import './ops/chain.ts';
 import type { Graph } from './program.ts';
 import { opTable } from './table.ts';
-import { asLayer, cloneNode, emit1, type Node, sameShape, type Tensor } from './tensor.ts';
+import { asLayer, emit1, type Node, sameShape, type Tensor } from './tensor.ts';
+import { rebuilt, Usage } from './usage.ts';
 
 /** What native code's stack machine holds: native/cpu/chain.cc and cuda/chain/chain.h have the same limits. */
 const MOST = { steps: 24, inputs: 6, numbers: 12, depth: 4 };
-
-/** How much more than its result may live longer for an operator that joins: a bias or a scale beside the one large tensor. */
-const SLACK = 1.25;
 
 const places = Object.keys(opTable);
 
@@ -25,126 +23,63 @@ interface Applied {
 const isApplied = (e: Expression): e is Applied => typeof e === 'object' && 'args' in e;
 
 /**
+ * The graph as devices run it: products finish their results ({@link finishProducts}), and trees of the elementwise operators
+ * that are left become chains. In float32 and float64 on the CPU results are the same bits; in 16 bits intermediate values
+ * are not rounded.
+ */
+export const fuse = (graph: Graph): Graph => joinChains(finishProducts(graph));
+
+/**
  * The graph with trees of elementwise operators made single `chain` nodes, which read every tensor once and keep what is
  * between in registers. An operator joins the one that reads its result where nobody else does, where both have one shape,
  * and where what has to live longer for it is hardly larger than the result that need not live at all. Numbers
- * become part of the code, casts happen as values are read and written. In float32 and float64 on the CPU results are the
- * same bits; in 16 bits intermediate values are not rounded. A pure function: `graph` stays as it is.
+ * become part of the code, casts happen as values are read and written. A pure function: `graph` stays as it is.
  */
-export function fuse(graph: Graph): Graph {
-  const updates = graph.updates ?? [];
-  const kept = new Set([...Object.values(graph.outputs), ...Object.values(graph.taps ?? {})]);
-  const read = updates.flatMap((node) => node.inputs.filter((t): t is Tensor => !!t));
-  const writers = new Set(updates);
-  const nodes = reachable([...kept, ...read]).filter((node) => !writers.has(node));
-  const { expressions, absorbed } = new Fusion(nodes, new Set([...kept, ...read]));
-
-  const made = new Map<Tensor, Tensor>();
-  const now = (t: Tensor): Tensor => made.get(t) ?? t;
-  const again = (node: Node): Node => {
-    const copy = cloneNode(
-      node,
-      node.inputs.map((t) => t && now(t)),
-    );
-    node.outputs.forEach((t, i) => {
-      made.set(t, copy.outputs[i]);
-    });
-    return copy;
-  };
-  // All are made anew, so that the order of creation stays the order of execution.
-  for (const node of nodes) {
-    if (node.leaf || absorbed.has(node)) continue;
+function joinChains(graph: Graph): Graph {
+  const usage = new Usage(graph);
+  const expressions = treesOf(usage);
+  return rebuilt(graph, usage, (node, now) => {
     const e = expressions.get(node);
-    if (!e?.args.some((arg) => typeof arg === 'number' || isApplied(arg))) {
-      again(node);
-      continue;
-    }
+    if (!e?.args.some((arg) => typeof arg === 'number' || isApplied(arg))) return undefined;
     const { code, numbers, inputs } = encode(e);
-    const y = asLayer(node.layer, () =>
-      emit1('chain', inputs.map(now), { code, numbers, dtype: node.outputs[0].dtype }),
-    );
-    made.set(node.outputs[0], y);
-  }
-  const renamed = (tensors: Readonly<Record<string, Tensor>>): Record<string, Tensor> =>
-    Object.fromEntries(Object.entries(tensors).map(([name, t]) => [name, now(t)]));
-  return {
-    outputs: renamed(graph.outputs),
-    updates: updates.map(again),
-    ...(graph.taps ? { taps: renamed(graph.taps) } : {}),
-  };
+    const [y] = node.outputs;
+    return [y, asLayer(node.layer, () => emit1('chain', inputs.map(now), { code, numbers, dtype: y.dtype }))];
+  });
 }
 
-/** Decides which nodes join which. */
-class Fusion {
-  /** Of every node that could be in a chain: the tree that computes it. */
-  readonly expressions = new Map<Node, Applied>();
-  /** Nodes that became part of a later one's tree. */
-  readonly absorbed = new Set<Node>();
-  private readonly nodes: readonly Node[];
-  private readonly kept: ReadonlySet<Tensor>;
-  private readonly step = new Map<Node, number>();
-  private readonly readers = new Map<Tensor, Node[]>();
-
-  constructor(nodes: readonly Node[], kept: ReadonlySet<Tensor>) {
-    this.nodes = nodes;
-    this.kept = kept;
-    nodes.forEach((node, i) => {
-      this.step.set(node, i);
-      for (const t of node.inputs) {
-        if (t && !this.readers.get(t)?.push(node)) this.readers.set(t, [node]);
-      }
-    });
-    for (const node of nodes) if (isStep(node)) this.addTree(node);
-  }
-
-  private addTree(node: Node): void {
+/** Of every node that could be in a chain, the tree that computes it; marks those that are part of a later one's as absorbed. */
+function treesOf(usage: Usage): Map<Node, Applied> {
+  const trees = new Map<Node, Applied>();
+  for (const node of usage.nodes) {
+    if (!isStep(node)) continue;
     const args: Expression[] = node.inputs.map((t) => t!);
     // The latest first: what lies between it and this node is then known to have joined.
-    const order = args.map((_, i) => i).sort((a, b) => this.stepOf(node.inputs[b]!) - this.stepOf(node.inputs[a]!));
+    const order = args.map((_, i) => i).sort((a, b) => usage.stepOf(node.inputs[b]!) - usage.stepOf(node.inputs[a]!));
     for (const i of order) {
       const t = node.inputs[i]!;
-      const inlined = this.inlined(t, node);
-      if (inlined === undefined) continue;
-      const tried = args.with(i, inlined);
+      const part = inlined(t, node, usage, trees);
+      if (part === undefined) continue;
+      const tried = args.with(i, part);
       if (!fits({ node, args: tried })) continue;
-      args[i] = inlined;
-      if (this.readers.get(t)!.length === 1 && !this.kept.has(t)) this.absorbed.add(t.node);
+      args[i] = part;
+      if (usage.soleReader(t)) usage.absorbed.add(t.node);
     }
-    this.expressions.set(node, { node, args });
+    trees.set(node, { node, args });
   }
+  return trees;
+}
 
-  private stepOf(t: Tensor): number {
-    return this.step.get(t.node)!;
-  }
-
-  /** What may stand in `node`'s tree for reading `t`. */
-  private inlined(t: Tensor, node: Node): number | Applied | undefined {
-    const producer = t.node;
-    if (producer.op === 'full') return node.op === 'cast' ? undefined : (producer.attrs.value as number);
-    const e = this.expressions.get(producer);
-    if (!e || this.kept.has(t) || this.readers.get(t)!.length > 1) return undefined;
-    if (!sameShape(t.shape, node.outputs[0].shape)) return undefined;
-    // Casts round where a chain reads or writes: a cast of 16-bit arithmetic would show that it was not rounded.
-    const casts = [node, producer].filter(({ op }) => op === 'cast').length;
-    if (casts === 2 || (casts === 1 && isHalf(t.dtype))) return undefined;
-    return this.isNear(producer, node) || this.longerLives(e, node) <= SLACK * bytes(t) ? e : undefined;
-  }
-
-  /** Whether all nodes from `producer` to `node` are in one tree. */
-  private isNear(producer: Node, node: Node): boolean {
-    const between = this.nodes.slice(this.step.get(producer)! + 1, this.step.get(node)!);
-    return between.every((it) => this.absorbed.has(it) || it.leaf || it.op === 'full');
-  }
-
-  /** Bytes of what `e` reads and nobody reads from `node` on. */
-  private longerLives(e: Applied, node: Node): number {
-    const end = this.step.get(node)!;
-    const dies = (t: Tensor): boolean =>
-      !persistent(t) && !this.kept.has(t) && this.readers.get(t)!.every((reader) => this.step.get(reader)! < end);
-    return tensorsOf(e)
-      .filter(dies)
-      .reduce((sum, t) => sum + bytes(t), 0);
-  }
+/** What may stand in `node`'s tree for reading `t`. */
+function inlined(t: Tensor, node: Node, usage: Usage, trees: ReadonlyMap<Node, Applied>): number | Applied | undefined {
+  const producer = t.node;
+  if (producer.op === 'full') return node.op === 'cast' ? undefined : (producer.attrs.value as number);
+  const e = trees.get(producer);
+  if (!e || !usage.soleReader(t)) return undefined;
+  if (!sameShape(t.shape, node.outputs[0].shape)) return undefined;
+  // Casts round where a chain reads or writes: a cast of 16-bit arithmetic would show that it was not rounded.
+  const casts = [node, producer].filter(({ op }) => op === 'cast').length;
+  if (casts === 2 || (casts === 1 && isHalf(t.dtype))) return undefined;
+  return usage.mayWait(t, tensorsOf(e), node) ? e : undefined;
 }
 
 /** Whether a node can be a step of a chain: a cast is where it is between floats. */
@@ -152,10 +87,6 @@ function isStep({ op, inputs, outputs }: Node): boolean {
   const between = [inputs[0], outputs[0]];
   return opTable[op].chains || (op === 'cast' && between.every((t) => t?.dtype === 'f32' || (t && isHalf(t.dtype))));
 }
-
-const persistent = ({ node: { leaf } }: Tensor): boolean => leaf !== undefined && leaf.kind !== 'input';
-
-const bytes = (t: Tensor): number => t.size * bytesOf(t.dtype);
 
 const leaves = (e: Expression): (Tensor | number)[] => (isApplied(e) ? e.args.flatMap(leaves) : [e]);
 

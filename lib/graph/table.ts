@@ -1,7 +1,10 @@
 import { readFileSync } from 'node:fs';
 
-/** How an attribute is written down: every kind is encoded for native code as a list of numbers. */
-export type AttrKind = 'int' | 'float' | 'bool' | 'ints' | 'floats' | `enum:${string}`;
+/**
+ * How an attribute is written down: every kind is encoded for native code as a list of numbers. One ending in `?` may be
+ * left out, which is an empty list.
+ */
+export type AttrKind = 'int' | 'float' | 'bool' | 'ints' | 'floats' | 'ints?' | 'floats?' | `enum:${string}`;
 
 /** One row of ops.json. `inputs` ending in `?` may be absent; `group` repeats after them. */
 export interface OpRow {
@@ -14,6 +17,8 @@ export interface OpRow {
   readonly inplace?: readonly string[];
   /** True where {@link fuse} may make it a step of a `chain`: its attributes are numbers. */
   readonly chains?: boolean;
+  /** Inputs (by name) that {@link fuse} may take from a product, which then does this operator before it writes. */
+  readonly finishes?: readonly string[];
   /** Group members (by name) that the operator overwrites: persistent buffers, never arena tensors. */
   readonly writes?: readonly string[];
   /** True where the output is the input's bytes under another shape. */
@@ -34,12 +39,13 @@ export type AttrValue = number | boolean | string | readonly number[];
 export type Attrs = Readonly<Record<string, AttrValue>>;
 
 /** Encodes an attribute of kind `kind` as the numbers native code reads. */
-export function encodeAttr(kind: AttrKind, value: AttrValue): number[] {
+export function encodeAttr(kind: AttrKind, value: AttrValue | undefined): number[] {
+  if (value === undefined) return [];
   if (kind.startsWith('enum:')) {
     const index = kind.slice(5).split(',').indexOf(String(value));
     if (index < 0) throw new Error(`attribute value ${value} is none of ${kind.slice(5)}`);
     return [index];
   }
-  if (kind === 'ints' || kind === 'floats') return [...(value as readonly number[])];
+  if (/^(int|float)s/.test(kind)) return [...(value as readonly number[])];
   return [Number(value)];
 }

@@ -104,8 +104,9 @@ export function emitNode(op: string, inputs: readonly (Tensor | undefined)[], at
   const row = opTable[op];
   const rule = rules.get(op);
   if (!row || !rule) throw new ReflError('ERR_GRAPH', `unknown operator ${op}`);
-  for (const name of Object.keys(row.attrs)) {
-    if (attrs[name] === undefined) throw new ReflError('ERR_GRAPH', `${op} needs the attribute ${name}`);
+  for (const [name, kind] of Object.entries(row.attrs)) {
+    if (attrs[name] === undefined && !kind.endsWith('?'))
+      throw new ReflError('ERR_GRAPH', `${op} needs the attribute ${name}`);
   }
   row.inputs.forEach((name, i) => {
     if (!inputs[i] && !name.endsWith('?')) throw new ReflError('ERR_GRAPH', `${op} needs the input ${name}`);

@@ -92,9 +92,10 @@ export class ResBlock extends Module {
 
   forward(x: Tensor, emb: Tensor): Tensor {
     return this.trace(() => {
-      const first = this.in_layers[2].forward(this.in_layers[0].forward(x, true));
+      // Before the convolution, which then finishes by adding it.
       const shift = this.emb_layers[1].forward(emb);
-      const h = add(first, reshape(shift, [shift.shape[0], 1, 1, shift.shape[1]]));
+      const ofImages = reshape(shift, [shift.shape[0], 1, 1, shift.shape[1]]);
+      const h = add(this.in_layers[2].forward(this.in_layers[0].forward(x, true)), ofImages);
       const residual = this.out_layers[3].forward(this.out_layers[0].forward(h, true));
       return add(this.skip_connection?.forward(x) ?? x, residual);
     });

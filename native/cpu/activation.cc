@@ -1,27 +1,12 @@
 // Activations and their gradients. The gradients take x rather than the output: one exponential an element either way,
 // and x is what the layer before keeps anyway. 15 to 40 operations an element in float32, near the memory limit.
+#include "cpu/activation.h"
+
 #include "cpu/map.h"
-#include "cpu/vecmath.h"
 
 namespace refl::REFL_ISA {
 
 namespace {
-
-// Scale of the sigmoid that quickGelu stands in for the normal distribution function.
-constexpr double kQuick = 1.702;
-
-// d(x sigmoid(kx)) / dx = s + k x s (1 - s).
-template <class T>
-REFL_INLINE T gatedSlope(T x, T k) {
-  const T s = vec::sigmoid(k * x);
-  return s + k * x * s * (1 - s);
-}
-
-template <class T>
-REFL_INLINE T geluSlope(T x) {
-  const auto n = vec::normal(x);
-  return n.cdf + x * n.pdf;
-}
 
 // Rows of geglu are split over threads; `run(x row, other row, y row, width)` does one.
 template <class Fn>
@@ -39,26 +24,12 @@ Bound gatedRows(const NodeSpec& node, Fn run) {
 
 }  // namespace
 
-Bound bindSilu(const NodeSpec& node) {
-  return mapUnary(node, kCostly, [](auto x) { return x * vec::sigmoid(x); });
-}
-Bound bindSiluGrad(const NodeSpec& node) {
-  return mapBinary(node, kCostly, [](auto x, auto dy) { return dy * gatedSlope(x, decltype(x)(1)); });
-}
-
-Bound bindGelu(const NodeSpec& node) {
-  return mapUnary(node, kCostly, [](auto x) { return x * vec::normal(x).cdf; });
-}
-Bound bindGeluGrad(const NodeSpec& node) {
-  return mapBinary(node, kCostly, [](auto x, auto dy) { return dy * geluSlope(x); });
-}
-
-Bound bindQuickGelu(const NodeSpec& node) {
-  return mapUnary(node, kCostly, [](auto x) { return x * vec::sigmoid(static_cast<decltype(x)>(kQuick) * x); });
-}
-Bound bindQuickGeluGrad(const NodeSpec& node) {
-  return mapBinary(node, kCostly, [](auto x, auto dy) { return dy * gatedSlope(x, static_cast<decltype(x)>(kQuick)); });
-}
+Bound bindSilu(const NodeSpec& node) { return mapUnary(node, kCostly, Silu()); }
+Bound bindSiluGrad(const NodeSpec& node) { return mapBinary(node, kCostly, SiluGrad()); }
+Bound bindGelu(const NodeSpec& node) { return mapUnary(node, kCostly, Gelu()); }
+Bound bindGeluGrad(const NodeSpec& node) { return mapBinary(node, kCostly, GeluGrad()); }
+Bound bindQuickGelu(const NodeSpec& node) { return mapUnary(node, kCostly, QuickGelu()); }
+Bound bindQuickGeluGrad(const NodeSpec& node) { return mapBinary(node, kCostly, QuickGeluGrad()); }
 
 // Reads 2n and writes n elements a row.
 Bound bindGeglu(const NodeSpec& node) {

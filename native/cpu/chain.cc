@@ -5,11 +5,10 @@
 //
 // Arithmetic is float32, or float64 where the result is. The steps are the functions of the operators' own kernels,
 // each with its loop, so a chain gives the bits that its nodes would.
-#include <cstring>
 #include <vector>
 
-#include "cpu/elementwise.h"
 #include "cpu/map.h"
+#include "cpu/steps.h"
 #include "exec/half.h"
 
 namespace refl::REFL_ISA {
@@ -20,70 +19,6 @@ namespace {
 constexpr size_t kMostInputs = 6;
 constexpr int kMostDepth = 4;
 constexpr int64_t kBlock = 512;
-
-template <class T>
-using StepFn = void (*)(const T* a, const T* b, T* y, int64_t n, const double* numbers);
-
-template <class Op>
-Op make(const double* numbers) {
-  Op op;
-  static_assert(std::is_empty_v<Op> || sizeof(Op) % sizeof(double) == 0);
-  if constexpr (!std::is_empty_v<Op>) std::memcpy(&op, numbers, sizeof op);
-  return op;
-}
-
-template <class Op, class T>
-void unary(const T* a, const T*, T* y, int64_t n, const double* numbers) {
-  const Op op = make<Op>(numbers);
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) y[i] = op(a[i]);
-}
-
-template <class Op, class T>
-void binary(const T* a, const T* b, T* y, int64_t n, const double* numbers) {
-  const Op op = make<Op>(numbers);
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) y[i] = op(a[i], b[i]);
-}
-
-template <class T>
-StepFn<T> stepOf(const std::string& op, const double* numbers) {
-  static const struct {
-    const char* name;
-    StepFn<T> run;
-  } steps[] = {
-      {"add", binary<Add, T>},
-      {"sub", binary<Sub, T>},
-      {"mul", binary<Mul, T>},
-      {"div", binary<Div, T>},
-      {"maximum", binary<Maximum, T>},
-      {"minimum", binary<Minimum, T>},
-      {"greater", binary<Greater, T>},
-      {"greaterEqual", binary<GreaterEqual, T>},
-      {"equal", binary<Equal, T>},
-      {"neg", unary<Neg, T>},
-      {"exp", unary<Exp, T>},
-      {"log", unary<Log, T>},
-      {"sqrt", unary<Sqrt, T>},
-      {"rsqrt", unary<Rsqrt, T>},
-      {"reciprocal", unary<Reciprocal, T>},
-      {"square", unary<Square, T>},
-      {"abs", unary<Abs, T>},
-      {"sign", unary<Sign, T>},
-      {"tanh", unary<Tanh, T>},
-      {"sigmoid", unary<Sigmoid, T>},
-      {"affine", unary<Affine, T>},
-      {"clamp", unary<Clamp, T>},
-      {"clampGrad", binary<ClampGrad, T>},
-      {"leakyRelu", unary<LeakyRelu, T>},
-      {"leakyReluGrad", binary<LeakyReluGrad, T>},
-  };
-  if (op == "leakyRelu" && *numbers == 0) return unary<Relu, T>;
-  for (const auto& step : steps) {
-    if (op == step.name) return step.run;
-  }
-  return nullptr;
-}
 
 // What a step does: pushes an input or a number, or replaces one or two values on top of the stack.
 template <class T>

@@ -8,6 +8,7 @@
 // convolutions of stride 1 with frozen float weights go by winograd.h where that is faster.
 #include <vector>
 
+#include "cpu/epilogue.h"
 #include "cpu/gemm.h"
 #include "cpu/patches.h"
 #include "cpu/winograd_grad.h"
@@ -115,7 +116,7 @@ void packWeights(const Weights& w, const std::vector<int64_t>& taps, Values& fro
 // height, width] pixels.
 template <class T, class S>
 Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> phases, const std::string& key,
-                 int64_t batch, int64_t height, int64_t width, bool hasBias) {
+                 int64_t batch, int64_t height, int64_t width, bool hasBias, const Epilogue<T>& epilogue) {
   // One buffer may be seen in several shapes.
   const std::string keptAs = key + " " + describe(weight.dtype, weight.shape);
   constexpr bool narrow = !std::is_same_v<T, S>;
@@ -166,12 +167,13 @@ Bound bindPhases(const Operand& weight, const Weights& w, std::vector<Phase> pha
           };
           const auto b = kept<T>(packed + phase.packedAt + columns.begin * p.depth(), p.depth());
           const T* start = bias ? bias + columns.begin : nullptr;
+          const auto finish = [&](T* from, int64_t count) { epilogue.finish(args, from, count); };
           T* own = scratch + each * omp_get_thread_num();
           if (p.pixelwise() && Rows<T>::pays(p.pixel)) {
             const Rows<T> x{args.in[0].as<T>() + rows.begin * p.pixel, p.pixel};
-            gemmRegion(rows.size(), columns.size(), p.depth(), x, b, start, c, own);
+            gemmRegion(rows.size(), columns.size(), p.depth(), x, b, start, c, finish, own);
           } else {
-            gemmRegion(rows.size(), columns.size(), p.depth(), a, b, start, c, own);
+            gemmRegion(rows.size(), columns.size(), p.depth(), a, b, start, c, finish, own);
           }
         }
       });
@@ -257,7 +259,7 @@ Bound bindGradWeight(const Conv& conv) {
           packPatches(p, x + ins.begin, column, count, k, depth, to);
         };
         const auto c = [&](int64_t row) { return sums + row * columns; };
-        gemmRegion<T>(outs.size(), columns, conv.pixels(), a, b, nullptr, c, scratch);
+        gemmRegion<T>(outs.size(), columns, conv.pixels(), a, b, nullptr, c, unfinished<T>, scratch);
         for (int64_t o = 0; o < outs.size(); o++) {
           T* to = dw + ((outs.begin + o) * conv.channels + ins.begin) * taps;
           for (int64_t i = 0; i < ins.size(); i++) {
@@ -280,14 +282,17 @@ Bound bindConv2d(const NodeSpec& node) {
                           conv.outWidth, conv.outChannels, conv.top,   conv.left,     false};
   if (y.dtype == DType::f32 && conv.strideY == 1 && conv.strideX == 1 &&
       winograd.pays(conv.kernelHeight, conv.kernelWidth, keepsTransform(weight))) {
-    return onKept(weight, [&](auto stored) { return bindWinograd<decltype(stored)>(winograd, weight, bias); });
+    return onKept(weight, [&](auto stored) {
+      return bindWinograd<decltype(stored)>(winograd, weight, bias, Epilogue<float>(node, 3));
+    });
   }
   Phase phase{conv.patches(), {}, 0, 0, 1, 1, 0};
   for (int64_t t = 0; t < conv.taps(); t++) phase.taps.push_back(t);
   const Weights w{conv.outChannels, conv.channels, conv.taps(), false, 1};
   return onKept(y.dtype, weight, node, [&](auto tag, auto stored) {
-    return bindPhases<decltype(tag), decltype(stored)>(weight, w, {phase}, "conv2d", conv.batch, conv.outHeight,
-                                                       conv.outWidth, bias);
+    using T = decltype(tag);
+    return bindPhases<T, decltype(stored)>(weight, w, {phase}, "conv2d", conv.batch, conv.outHeight, conv.outWidth,
+                                           bias, Epilogue<T>(node, 3));
   });
 }
 
@@ -307,7 +312,9 @@ Bound bindConv2dGradInput(const NodeSpec& node) {
                           true};
   if (dx.dtype == DType::f32 && conv.strideY == 1 && conv.strideX == 1 &&
       winograd.pays(conv.kernelHeight, conv.kernelWidth, keepsTransform(weight))) {
-    return onKept(weight, [&](auto stored) { return bindWinograd<decltype(stored)>(winograd, weight, false); });
+    return onKept(weight, [&](auto stored) {
+      return bindWinograd<decltype(stored)>(winograd, weight, false, Epilogue<float>(node, 2));
+    });
   }
   std::string key = "conv2dGradInput " + std::to_string(conv.strideY) + " " + std::to_string(conv.strideX) + " " +
                     std::to_string(conv.top % conv.strideY) + " " + std::to_string(conv.left % conv.strideX);
@@ -323,8 +330,9 @@ Bound bindConv2dGradInput(const NodeSpec& node) {
     conv.kernelWidth = conv.strideX = 1;
   }
   return onKept(dx.dtype, weight, node, [&](auto tag, auto stored) {
-    return bindPhases<decltype(tag), decltype(stored)>(weight, w, inputPhases(conv, tapRow), key, conv.batch,
-                                                       conv.height, conv.width, false);
+    using T = decltype(tag);
+    return bindPhases<T, decltype(stored)>(weight, w, inputPhases(conv, tapRow), key, conv.batch, conv.height,
+                                           conv.width, false, Epilogue<T>(node, 2));
   });
 }
 

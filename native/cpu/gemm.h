@@ -196,14 +196,19 @@ void tileByCopy(int64_t rows, int64_t count, int64_t width, int64_t depth, const
   for (int64_t i = 0; i < rows; i++) std::copy(copy + i * width, copy + i * width + count, c[i] + column);
 }
 
+// What gemmRegion does with finished sums that stay as they are.
+template <class T>
+void unfinished(T*, int64_t) {}
+
 // One thread's region of C.
 //   a(row, rows, k, depth, to, ld)    copies that block of A to row-major `to`; or a is a Rows
 //   b(column, columns, k, depth, to)  packs that block of B; or b is a Packed, from the region's first column on
 //   bias                              null, or one element a column
 //   c(row)                            address of a row of C
-template <class T, class A, class B, class C>
+//   finish(from, count)               called for each part of a row of C when it has its sums, while it is in the cache
+template <class T, class A, class B, class C, class Finish>
 void gemmRegion(int64_t rows, int64_t columns, int64_t depth, const A& a, const B& b, const T* bias, const C& c,
-                T* scratch) {
+                const Finish& finish, T* scratch) {
   constexpr bool packed = std::is_same_v<B, Packed<T>>;
   T* blockA = scratch;
   T* blockB = scratch + kBlockRows * (kBlockDepth + kRowGap);
@@ -240,6 +245,7 @@ void gemmRegion(int64_t rows, int64_t columns, int64_t depth, const A& a, const 
         }
       });
     });
+    for (int64_t i = 0; i < height && block == blocks - 1; i++) finish(at[i], width);
   };
   const auto depthOf = [&](int64_t block) { return depth * block / blocks; };
   const int64_t most = packed ? kPackedColumns : kBlockColumns;

@@ -1,5 +1,7 @@
 // matmul and linear: blocked products by gemm.h. Bytes moved: A once per block of columns, B once per thread row
-// of the grid, C once per kBlockDepth of the depth. Frozen matrices are packed once.
+// of the grid, C once per kBlockDepth of the depth, and once for each step of an epilogue, from the cache. Frozen
+// matrices are packed once.
+#include "cpu/epilogue.h"
 #include "cpu/kept.h"
 
 namespace refl::REFL_ISA {
@@ -46,7 +48,7 @@ void copyBlock(const Product& p, const T* a, int64_t row, int64_t rows, int64_t 
 // Tasks are regions of the grid of each product of the batch; with many products, whole products. A frozen b is kept as
 // S.
 template <class T, class S>
-Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
+Bound bindProduct(const Operand& b, const Product& p, bool hasBias, const Epilogue<T>& epilogue) {
   constexpr bool narrow = !std::is_same_v<T, S>;
   const int64_t threads = omp_get_max_threads();
   const bool frozen = b.frozen && p.sharedB;
@@ -77,13 +79,14 @@ Bound bindProduct(const Operand& b, const Product& p, bool hasBias) {
           copyBlock(p, left, rows.begin + row, count, k, depth, to, ld);
         };
         const auto c = [&](int64_t row) { return y + (rows.begin + row) * p.columns + columns.begin; };
+        const auto finish = [&](T* from, int64_t count) { epilogue.finish(args, from, count); };
         const T* start = bias ? bias + columns.begin : nullptr;
         const auto multiplied = [&](const auto& b) {
           if (direct) {
             const Rows<T> own{left + rows.begin * p.depth, p.depth};
-            gemmRegion(rows.size(), columns.size(), p.depth, own, b, start, c, scratch);
+            gemmRegion(rows.size(), columns.size(), p.depth, own, b, start, c, finish, scratch);
           } else {
-            gemmRegion(rows.size(), columns.size(), p.depth, a, b, start, c, scratch);
+            gemmRegion(rows.size(), columns.size(), p.depth, a, b, start, c, finish, scratch);
           }
         };
         if (packed) {
@@ -120,8 +123,10 @@ Bound bindMatmul(const NodeSpec& node) {
     p.rows *= p.batch;
     p.batch = 1;
   }
-  return onKept(y.dtype, b, node,
-                [&](auto tag, auto stored) { return bindProduct<decltype(tag), decltype(stored)>(b, p, false); });
+  return onKept(y.dtype, b, node, [&](auto tag, auto stored) {
+    using T = decltype(tag);
+    return bindProduct<T, decltype(stored)>(b, p, false, Epilogue<T>(node, 2));
+  });
 }
 
 Bound bindLinear(const NodeSpec& node) {
@@ -129,7 +134,8 @@ Bound bindLinear(const NodeSpec& node) {
   const int64_t out = weight.dim(0);
   const Product p{1, y.size() / std::max<int64_t>(1, out), out, weight.dim(1), false, true, true};
   return onKept(y.dtype, weight, node, [&](auto tag, auto stored) {
-    return bindProduct<decltype(tag), decltype(stored)>(weight, p, node.inputs[2].present);
+    using T = decltype(tag);
+    return bindProduct<T, decltype(stored)>(weight, p, node.inputs[2].present, Epilogue<T>(node, 3));
   });
 }
 

@@ -9,6 +9,7 @@
 // exact in float with their squares and keep the error near 3e-6 of the largest output (it is 1e-5 with 0, +-1, +-2).
 #include <vector>
 
+#include "cpu/epilogue.h"
 #include "cpu/kept.h"
 
 namespace refl::REFL_ISA {
@@ -179,9 +180,11 @@ inline void transformInput(const Winograd& w, const float* x, int64_t first, int
   }
 }
 
-// Writes outputs [o, o + width) of tiles [first, first + count) from M[point][tile][output].
-inline void transformOutput(const Winograd& w, const float* m, int64_t first, int64_t count, int64_t o, int64_t width,
-                            const float* bias, float* y) {
+// Writes outputs [o, o + width) of tiles [first, first + count) from M[point][tile][output] and finishes them, pixel by
+// pixel.
+template <class Finish>
+void transformOutput(const Winograd& w, const float* m, int64_t first, int64_t count, int64_t o, int64_t width,
+                     const float* bias, const Finish& finish, float* y) {
   for (int64_t t = 0; t < count; t++) {
     const int64_t at = first + t, n = at / (w.tilesY() * w.tilesX());
     const int64_t y0 = at / w.tilesX() % w.tilesY() * 4, x0 = at % w.tilesX() * 4;
@@ -199,6 +202,10 @@ inline void transformOutput(const Winograd& w, const float* m, int64_t first, in
         }
       }
     }
+    for (int64_t row = 0; row < rows; row++) {
+      for (int64_t column = 0; column < columns; column++)
+        finish(to + (row * w.outWidth + column) * w.outChannels, width);
+    }
   }
 }
 
@@ -210,7 +217,7 @@ inline bool keepsTransform(const Operand& weight) { return weight.frozen && !isH
 
 // Frozen weights are transformed once where that is kept, all others at every run.
 template <class S>
-Bound bindWinograd(const Winograd& w, const Operand& weight, bool hasBias) {
+Bound bindWinograd(const Winograd& w, const Operand& weight, bool hasBias, const Epilogue<float>& epilogue) {
   constexpr bool narrow = !std::is_same_v<S, float>;
   const int64_t threads = omp_get_max_threads();
   const int64_t ld = w.channels + kRowGap, block = 2 * kPanel<float>;
@@ -267,7 +274,8 @@ Bound bindWinograd(const Winograd& w, const Operand& weight, bool hasBias) {
             const float* matrix = u + i * winograd::matrixSize(w) + o * w.channels;
             multiply(count, width, w.channels, v + i * count * ld, ld, matrix, false, m + i * count * width, width);
           }
-          winograd::transformOutput(w, m, tiles.begin, count, o, width, bias, args.out[0].as<float>());
+          const auto finish = [&](float* from, int64_t elements) { epilogue.finish(args, from, elements); };
+          winograd::transformOutput(w, m, tiles.begin, count, o, width, bias, finish, args.out[0].as<float>());
         }
       }
     });

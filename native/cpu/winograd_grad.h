@@ -108,7 +108,8 @@ inline Bound bindWinogradGradWeight(const Winograd& w) {
                 wide, depth, [&](int64_t row) { return from + row * w.channels; }, to);
           };
           gemmRegion<float>(
-              w.outChannels, columns, count, a, b, nullptr, [&](int64_t o) { return sums + o * columns; }, scratch);
+              w.outChannels, columns, count, a, b, nullptr, [&](int64_t o) { return sums + o * columns; },
+              unfinished<float>, scratch);
           for (int64_t o = 0; o < w.outChannels; o++) {
             float* to = m + point * matrix + o * w.channels + c0;
             for (int64_t c = 0; c < columns; c++) to[c] = (first ? to[c] : 0) + sums[o * columns + c];

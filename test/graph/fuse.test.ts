@@ -2,10 +2,13 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { fuse } from '../../lib/graph/fuse.ts';
-import { silu } from '../../lib/graph/ops/activation.ts';
+import { grad } from '../../lib/graph/grad.ts';
+import { gelu, silu } from '../../lib/graph/ops/activation.ts';
 import { l2Normalize } from '../../lib/graph/ops/compose.ts';
+import { conv2d } from '../../lib/graph/ops/conv2d.ts';
 import { abs, add, affine, cast, clamp, div, exp, mul, neg, square, sub } from '../../lib/graph/ops/elementwise.ts';
 import { reshape } from '../../lib/graph/ops/layout.ts';
+import { linear, matmul } from '../../lib/graph/ops/matmul.ts';
 import { ema } from '../../lib/graph/ops/optim.ts';
 import { sum } from '../../lib/graph/ops/reduce.ts';
 import { type Graph, lower } from '../../lib/graph/program.ts';
@@ -24,7 +27,10 @@ const opsOf = (graph: Graph): string[] => lower(fuse(graph)).nodes.map(({ op }) 
 const x = input('x', [6, 35]);
 const z = input('z', [6, 35]);
 
-/** A random graph of mostly elementwise operators over tensors of a few shapes that broadcast to one another. */
+/** Square weights by their width. */
+const weights = Object.fromEntries([1, 35].map((width) => [width, input(`w${width}`, [width, width])]));
+
+/** A random graph of elementwise operators and a few products over tensors of a few shapes that broadcast to one another. */
 function randomGraph(seed: number): Graph {
   const { int, pick, next } = random(seed);
   const pool = [[6, 35], [6, 1], [35], [], [2, 6, 35]].map((shape, i) => input(`i${i}`, shape));
@@ -44,6 +50,8 @@ function randomGraph(seed: number): Graph {
     (t) => sum(t, [-1], true),
     (t) => cast(neg(cast(t, 'bf16')), 'f32'),
     (t) => reshape(reshape(t, [t.size]), t.shape),
+    (t) => linear(t, weights[t.shape.at(-1)!]),
+    (t) => gelu(add(linear(t, weights[t.shape.at(-1)!]), any())),
   ];
   // No 16-bit arithmetic: the CPU has none to compare with.
   const usable = makers.filter((_, i) => i !== 12).concat((t) => cast(cast(t, 'bf16'), 'f32'));
@@ -120,6 +128,88 @@ test('16-bit arithmetic rounds where the graph casts it', () => {
   assert.equal(opsOf({ outputs: { y: affine(cast(add(half, half), 'f32'), 2) } }), ['add', 'chain']);
   assert.equal(opsOf({ outputs: { y: neg(cast(input('w', [8]), 'bf16')) } }), ['cast', 'neg']);
   assert.equal(opsOf({ outputs: { y: cast(cast(half, 'f32'), 'f16') } }), ['cast', 'cast']);
+});
+
+/** The operators that each product of a graph finishes with, by name, and the shape of its result. */
+const finishedOf = (graph: Graph): [string, string, readonly number[]][] => {
+  const { nodes, tensors } = lower(fuse(graph));
+  return nodes.map(({ op, attrs, outputs }) => {
+    const code = Object.keys(opTable[op].attrs).indexOf('code');
+    const steps = code < 0 ? [] : attrs[code].filter((_, i) => i % 3 === 0).map((place) => Object.keys(opTable)[place]);
+    return [op, steps.join(' '), tensors[outputs[0]].shape];
+  });
+};
+const w = input('w', [35, 35]);
+
+test('what follows a product is finished by it: activations, scales, residuals and rows for each image', () => {
+  const bias = input('bias', [35]);
+  assert.equal(finishedOf({ outputs: { y: add(z, affine(silu(linear(x, w, bias)), 2)) } }), [
+    ['linear', 'silu affine add', [6, 35]],
+  ]);
+  const image = input('image', [2, 5, 4, 3]);
+  const kernel = input('kernel', [8, 3, 1, 1]);
+  const shift = reshape(input('shift', [2, 8]), [2, 1, 1, 8]);
+  assert.equal(finishedOf({ outputs: { y: gelu(add(conv2d(image, kernel), shift)) } }), [
+    ['conv2d', 'add gelu', [2, 5, 4, 8]],
+  ]);
+  // Through views; and of two products the second, which need not wait.
+  const y = silu(reshape(add(matmul(x, w), matmul(z, w)), [210]));
+  assert.equal(finishedOf({ outputs: { y } }), [
+    ['matmul', '', [6, 35]],
+    ['matmul', 'add silu', [6, 35]],
+  ]);
+});
+
+test('gradients of activations are finished by the product before them', () => {
+  const h = linear(x, w);
+  const [dx] = grad([linear(silu(h), w)], [x]);
+  assert.equal(
+    finishedOf({ outputs: { dx } }).map(([op, steps]) => `${op} ${steps}`.trim()),
+    ['linear', 'full', 'matmul siluGrad', 'matmul'],
+  );
+});
+
+test('a product of 16 bits is finished in float32, once', () => {
+  const [half, weight] = [input('half', [6, 35], 'bf16'), input('weight', [35, 35], 'bf16')];
+  const y = mul(cast(linear(half, weight), 'f32'), z);
+  assert.equal(finishedOf({ outputs: { y } }), [['linear', 'mul', [6, 35]]]);
+  assert.is(lower(fuse({ outputs: { y } })).tensors.at(-1)!.dtype, 'f32');
+  assert.equal(opsOf({ outputs: { y: cast(linear(x, w), 'bf16') } }), ['linear', 'cast']);
+});
+
+test('a product stays what it is where its result is read as it was, or as a part of something larger', () => {
+  const y = linear(x, w);
+  const plain = (outputs: Record<string, Tensor>, taps?: Record<string, Tensor>): string[] =>
+    finishedOf({ outputs, ...(taps ? { taps } : {}) }).map(([op, steps]) => `${op} ${steps}`.trim());
+  assert.equal(plain({ y, z: silu(y) }), ['linear', 'silu']);
+  assert.equal(plain({ z: silu(y) }, { y }), ['linear', 'silu']);
+  assert.equal(plain({ z: add(silu(y), y) }), ['linear', 'silu', 'add']);
+  assert.equal(plain({ z: mul(y, y) }), ['linear', 'mul']);
+  assert.equal(plain({ z: sub(z, y) }), ['linear', 'sub']);
+  assert.equal(plain({ z: add(y, input('larger', [2, 6, 35])) }), ['linear', 'add']);
+  assert.equal(plain({ z: add(y, input('numbers', [6, 1])) }), ['linear', 'add']);
+  assert.equal(plain({ z: add(reshape(y, [35, 6]), input('row', [6])) }), ['linear', 'add']);
+  assert.equal(plain({ z: silu(silu(silu(silu(silu(y))))) }), ['linear silu silu silu silu', 'silu']);
+});
+
+test('a product waits only where what it reads is hardly larger than its result', () => {
+  const wide = input('wide', [6, 350]);
+  const late = (narrow: Tensor): Graph => {
+    const y = matmul(narrow, parameterLeaf([narrow.shape[1], 35], 'f32'));
+    return { outputs: { y: add(y, sum(square(silu(z)), [0], true)) } };
+  };
+  assert.equal(
+    finishedOf(late(silu(x)))
+      .at(-1)!
+      .slice(0, 2),
+    ['matmul', 'add'],
+  );
+  assert.equal(
+    finishedOf(late(silu(wide)))
+      .at(-1)!
+      .slice(0, 2),
+    ['add', ''],
+  );
 });
 
 test('trees beyond what native code holds are cut', () => {

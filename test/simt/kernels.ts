@@ -15,7 +15,7 @@ export const kernels: Program[] = [
   {
     name: 'gemmMma',
     kernels: ['cuda/gemm/gemm_mma.cu'],
-    headers: ['cuda/gemm/launch_mma.h', 'cuda/gemm/core_mma.h'],
+    headers: ['cuda/gemm/launch_mma.h', 'cuda/gemm/core_mma.h', 'cuda/gemm/finish.h'],
     driver: 'test/simt/kernels/gemm_mma.cc',
     equivalent: {
       'first + 8 < output.columns': 'the last eight columns go one by one, to the same values',
@@ -69,6 +69,7 @@ export const kernels: Program[] = [
   {
     name: 'activation',
     kernels: ['cuda/activation/activation.cu'],
+    headers: ['cuda/activation/functions.h'],
     driver: 'test/simt/kernels/activation.cc',
     equivalent: {
       'x >= 0.0f': 'both tails are one half at 0',

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "conv2d/conv2d.h"
+#include "epilogue.h"
 #include "harness.h"
 #include "rounded.h"
 
@@ -50,7 +51,7 @@ std::byte* bytes(const Input<float>& scratch) { return reinterpret_cast<std::byt
 
 Input<float> scratchOf(size_t size) { return Input<float>(std::vector<double>(size / sizeof(float), NAN)); }
 
-void compare(const Extents& e, bool tf32, size_t skip, double low) {
+void compare(const Extents& e, bool tf32, size_t skip, double low, const Finishing& finishing = {}) {
   ConvShape s = shapeOf(e);
   s.tf32 = tf32;
   const size_t taps = static_cast<size_t>(s.kernelHeight) * s.kernelWidth, c = s.channels, o = s.outputs;
@@ -65,8 +66,12 @@ void compare(const Extents& e, bool tf32, size_t skip, double low) {
   const Input<float> one = scratchOf(refl::cuda::conv2dScratch<float>(s)),
                      two = scratchOf(refl::cuda::conv2dGradInputScratch<float>(s)),
                      three = scratchOf(refl::cuda::conv2dGradWeightScratch<float>(s));
-  check(refl::cuda::conv2dForward<float>(s, x.data(), forward.data(), bias.data(), y.data(), bytes(one), nullptr));
-  check(refl::cuda::conv2dGradInput<float>(s, dy.data(), backward.data(), dx.data(), bytes(two), nullptr));
+  const Finisher<float> finishY(finishing, static_cast<int>(outPixels), s.outputs, skip),
+      finishDx(finishing, static_cast<int>(pixels), s.channels, skip);
+  check(refl::cuda::conv2dForward<float>(s, x.data(), forward.data(), bias.data(), y.data(), bytes(one), nullptr,
+                                         finishY.epilogue()));
+  check(refl::cuda::conv2dGradInput<float>(s, dy.data(), backward.data(), dx.data(), bytes(two), nullptr,
+                                           finishDx.epilogue()));
   check(refl::cuda::conv2dGradWeight<float>(s, x.data(), dy.data(), dw.data(), bytes(three), nullptr));
 
   const std::vector<double> xs = multiplied(x, tf32), dys = multiplied(dy, tf32), ws = multiplied(weight, tf32),
@@ -82,6 +87,8 @@ void compare(const Extents& e, bool tf32, size_t skip, double low) {
         exactDw[at] += xs[from * c + i] * dys[to * o + j];
       }
   });
+  for (size_t i = 0; i < exactY.size(); ++i) exactY[i] = finishY.of(exactY[i], i / o, i % o);
+  for (size_t i = 0; i < exactDx.size(); ++i) exactDx[i] = finishDx.of(exactDx[i], i / c, i % c);
   expectClose(y.values(), exactY, 1e-5, "y");
   expectClose(dx.values(), exactDx, 1e-5, "dx");
   expectClose(dw.values(), exactDw, 1e-5, "dw");
@@ -143,6 +150,21 @@ const bool added = [] {
     addCase(it.name, [=] { compare(it.extents, false, it.skip, it.low); });
     addCase(std::string("tf32, ") + it.name, [=] { compare(it.extents, true, it.skip, it.low); });
   }
+  // Images of 9 x 10 pixels both ways, each with its row of an operand, or 6 of them.
+  int number = 0;
+  for (const Finishing& finishing : finishings(15, 180)) {
+    const std::string name = "finished " + std::to_string(++number);
+    addCase(name, [=] { compare({2, 9, 10, 12, 20, 3, 3, 1, 1, 1, 1, 1, 1}, number % 2, 0, -1, finishing); });
+    addCase(name + ", odd channels", [=] {
+      compare({2, 9, 10, 5, 7, 3, 3, 1, 1, 1, 1, 1, 1}, false, 1, -1, finishing);
+    });
+  }
+  addCase("finished, a split depth", [=] {
+    compare({1, 2, 2, 128, 128, 3, 3, 1, 1, 1, 1, 1, 1}, false, 0, -1, finishings(2, 4)[1]);
+  });
+  addCase("finished, stride 2", [=] {
+    compare({2, 8, 6, 4, 8, 3, 3, 2, 2, 0, 0, 1, 1}, false, 0, -1, {{{Code::kAdd, 1, 1}, {Code::kAdd, 6, 1}}});
+  });
   const auto types = [](const char* name, int o, int c, int kh, int kw) {
     addCase(std::string("pack f32, ") + name, [=] { pack<float>(o, c, kh, kw); });
     addCase(std::string("pack bf16, ") + name, [=] { pack<bf16>(o, c, kh, kw); });

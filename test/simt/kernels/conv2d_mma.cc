@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "harness.h"
+#include "epilogue.h"
 
 using namespace harness;
 using namespace refl::cuda;
@@ -51,7 +51,7 @@ std::vector<double> turned(const ConvShape& s, const std::vector<double>& w, boo
 }
 
 template <class T>
-void compare(const ConvShape& s, Pass pass, const MmaPlan* plan, size_t skip) {
+void compare(const ConvShape& s, Pass pass, const MmaPlan* plan, size_t skip, const Finishing& finishing = {}) {
   const size_t xSize = static_cast<size_t>(s.images) * s.height * s.width * s.channels,
                ySize = static_cast<size_t>(s.images) * s.outHeight * s.outWidth * s.outputs;
   const Input<T> x(uniform(xSize, -1, 1, 71), skip), y(uniform(ySize, -1, 1, 72), skip);
@@ -67,24 +67,41 @@ void compare(const ConvShape& s, Pass pass, const MmaPlan* plan, size_t skip) {
   const Input<float> scratch(std::vector<double>(bytes / sizeof(float), NAN));
   std::byte* room = reinterpret_cast<std::byte*>(scratch.data());
 
+  const size_t columns = pass == kForward ? s.outputs : s.channels, resultSize = pass == kForward ? ySize : xSize;
+  const Finisher<T> finisher(finishing, static_cast<int>(resultSize / (columns ? columns : 1)),
+                             static_cast<int>(columns), skip);
+  const Epilogue& epilogue = finisher.epilogue();
   std::vector<double> exact, actual;
+  // run(out) writes the result, of T or of float.
+  const auto finished = [&](const auto& run) {
+    if (finishing.toFloat) {
+      Output<float> out(resultSize, skip);
+      check(run(reinterpret_cast<T*>(out.data())));
+      actual = out.values();
+    } else {
+      Output<T> out(resultSize, skip);
+      check(run(out.data()));
+      actual = out.values();
+    }
+    for (size_t i = 0; i < exact.size(); ++i) exact[i] = finisher.of(exact[i], i / columns, i % columns);
+  };
   if (pass == kForward) {
-    Output<T> out(ySize, skip);
-    check(plan ? conv2dForwardMma<T>(s, *plan, x.data(), w.data(), bias.data(), out.data(), room, nullptr)
-               : conv2dForward<T>(s, x.data(), w.data(), bias.data(), out.data(), room, nullptr));
     const std::vector<double> b = bias.values();
     exact.resize(ySize);
     for (size_t i = 0; i < ySize; ++i) exact[i] = b[i % s.outputs];
     forEach(s, [&](size_t in, size_t to, size_t weight) { exact[to] += xs[in] * ws[weight]; });
-    actual = out.values();
+    finished([&](T* out) {
+      return plan ? conv2dForwardMma<T>(s, *plan, x.data(), w.data(), bias.data(), out, room, nullptr, epilogue)
+                  : conv2dForward<T>(s, x.data(), w.data(), bias.data(), out, room, nullptr, epilogue);
+    });
   } else if (pass == kGradInput) {
     const Input<T> packed(turned(s, ws, true), skip);
-    Output<T> out(xSize, skip);
-    check(plan ? conv2dGradInputMma<T>(s, *plan, y.data(), packed.data(), out.data(), room, nullptr)
-               : conv2dGradInput<T>(s, y.data(), packed.data(), out.data(), room, nullptr));
     exact.resize(xSize);
     forEach(s, [&](size_t in, size_t from, size_t weight) { exact[in] += ys[from] * ws[weight]; });
-    actual = out.values();
+    finished([&](T* out) {
+      return plan ? conv2dGradInputMma<T>(s, *plan, y.data(), packed.data(), out, room, nullptr, epilogue)
+                  : conv2dGradInput<T>(s, y.data(), packed.data(), out, room, nullptr, epilogue);
+    });
   } else {
     Output<T> out(ws.size(), skip);
     check(plan ? conv2dGradWeightMma<T>(s, *plan, x.data(), y.data(), out.data(), room, nullptr)
@@ -96,6 +113,7 @@ void compare(const ConvShape& s, Pass pass, const MmaPlan* plan, size_t skip) {
   }
   for (size_t i = 0; i < actual.size(); ++i)
     if (!std::isfinite(actual[i])) fail("element %zu is %g", i, actual[i]);
+  if (finishing.toFloat) return expectClose(actual, exact, 1e-5, "the result");
   std::vector<double> naive = exact;
   for (double& v : naive) v = rounded<T>(v);
   expectNoWorse(actual, exact, naive, 2, "the result");
@@ -187,6 +205,23 @@ const bool added = [] {
   add("misaligned by 4 bytes", shapeOf(1, 5, 6, 16, 24, same), &small, 2);
   add("misaligned by 8 bytes", shapeOf(1, 5, 6, 16, 24, same), &small, 4);
   addCase("bf16, a NaN", nanStays);
+  // Images of 9 x 10 pixels both ways, of which 15 share a row of an operand.
+  int number = 0;
+  for (const Finishing& finishing : finishings(15, 180)) {
+    const std::string name = "finished " + std::to_string(++number);
+    for (const Pass pass : {kForward, kGradInput}) {
+      const std::string full = name + (pass == kForward ? "" : ", input's gradient");
+      const auto with = [=](int channels, int outputs, const MmaPlan& plan, size_t skip) {
+        compare<bf16>(shapeOf(2, 9, 10, channels, outputs, same), pass, &plan, skip, finishing);
+      };
+      addCase(full, [=] { with(16, 24, number % 2 ? large : middle, 0); });
+      addCase(full + ", in parts", [=] { with(16, 24, parts, 0); });
+      addCase(full + ", odd channels", [=] { with(5, 7, small, 1); });
+    }
+  }
+  addCase("f16, finished, stride 2, input's gradient", [=] {
+    compare<f16>(shapeOf(2, 9, 10, 16, 24, half), kGradInput, &small, 0, {{{Code::kAdd, 1, 1}, {Code::kMul, 10}}});
+  });
   add("8x8 of a chosen plan", shapeOf(1, 8, 8, 64, 40, same));
   return true;
 }();

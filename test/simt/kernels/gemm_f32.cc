@@ -2,6 +2,7 @@
 // gaps between rows, misaligned pointers.
 #include <cmath>
 
+#include "epilogue.h"
 #include "gemm/gemm.h"
 #include "harness.h"
 #include "rounded.h"
@@ -16,6 +17,7 @@ struct Extras {
   size_t skip = 0;
   bool bias = false, oneB = false;
   double low = -1;
+  Finishing finishing = {};
 };
 
 GemmShape shapeOf(const char* layout, int batch, int m, int n, int k, const Extras& more) {
@@ -41,9 +43,10 @@ void compare(bool tf32, const char* layout, int batch, int m, int n, int k, cons
   const Input<float> b(uniform(stored(s.strideB, s.ldb, s.transposeB ? n : k), more.low, 1, 62), more.skip);
   const Input<float> bias(uniform(n, -1, 1, 63));
   const Input<float> c(std::vector<double>(stored(s.strideC, s.ldc, m), NAN), more.skip);
+  const Finisher<float> finisher(more.finishing, batch * m, n, more.skip);
   const Input<float> scratch(std::vector<double>(refl::cuda::gemmScratch<float>(s) / sizeof(float), NAN));
   check(refl::cuda::gemm<float>(s, a.data(), b.data(), more.bias ? bias.data() : nullptr, c.data(),
-                                reinterpret_cast<std::byte*>(scratch.data()), nullptr));
+                                reinterpret_cast<std::byte*>(scratch.data()), nullptr, finisher.epilogue()));
   const std::vector<double> left = multiplied(a, tf32), right = multiplied(b, tf32), result = c.values();
   std::vector<double> actual, exact;
   std::vector<bool> written(result.size());
@@ -55,7 +58,7 @@ void compare(bool tf32, const char* layout, int batch, int m, int n, int k, cons
           sum += left[i * s.strideA + (s.transposeA ? static_cast<size_t>(d) * s.lda + y : y * s.lda + d)] *
                  right[i * s.strideB + (s.transposeB ? static_cast<size_t>(x) * s.ldb + d : d * s.ldb + x)];
         const size_t at = i * s.strideC + static_cast<size_t>(y) * s.ldc + x;
-        exact.push_back(sum);
+        exact.push_back(finisher.of(sum, static_cast<size_t>(i) * m + y, x));
         actual.push_back(result[at]);
         written[at] = true;
       }
@@ -86,6 +89,31 @@ void addCases(bool tf32, const std::string& prefix) {
     add("misaligned", 1, 20, 24, 40, {0, 1, true});
     add("misaligned, a split depth", 1, 20, 24, 640, {0, 1});
     add("no depth", 2, 5, 7, 0, {0, 0, true});
+  }
+  const struct {
+    const char* name;
+    int batch, m, n, k;
+    Extras more;
+  } finished[] = {
+      {"small tiles", 3, 35, 68, 20, {0, 0, true}},
+      {"odd columns", 3, 35, 21, 21, {3, 0, true}},
+      {"a tall tile", 7, 105, 8, 20, {}},
+      {"a wide tile", 3, 7, 260, 20, {4, 0, true}},
+      {"large tiles", 17, 196, 68, 4, {}},
+      {"a split depth", 3, 35, 20, 620, {4, 0, true}},
+      {"misaligned, a split depth", 1, 21, 22, 640, {0, 1}},
+  };
+  int number = 0;
+  for (const auto& it : finished) {
+    const std::vector<Finishing> all = finishings(7, it.batch * it.m);
+    for (size_t i = 0; i + 1 < all.size(); ++i) {
+      // Every step on the smallest, one sequence of steps on each of the others.
+      if (number++ > 4 && i != 1) continue;
+      Extras more = it.more;
+      more.finishing = all[i];
+      addCase(prefix + "finished " + std::to_string(i) + ", " + it.name,
+              [=, p = it] { compare(tf32, i % 2 ? "NT" : "TN", p.batch, p.m, p.n, p.k, more); });
+    }
   }
   // Sums of one sign, whose rounding errors are largest: of one chain, of several.
   addCase(prefix + "NT, a long chain", [=] { compare(tf32, "NT", 40, 50, 60, 1100, {0, 0, false, true, 0}); });

@@ -9,11 +9,12 @@ namespace {
 
 template <class T>
 void compare(const Product& p, const MmaPlan* plan) {
-  compareProduct<T>(p, [&](const GemmShape& s, const T* a, const T* b, const T* bias, T* c) {
+  compareProduct<T>(p, [&](const GemmShape& s, const T* a, const T* b, const T* bias, T* c, const Epilogue& epilogue) {
     const size_t bytes = plan ? partialBytes(mmaSizeOf(s), plan->splits) : gemmScratch<T>(s);
     const Input<float> scratch(std::vector<double>(bytes / sizeof(float), NAN));
     std::byte* room = reinterpret_cast<std::byte*>(scratch.data());
-    check(plan ? gemmMma<T>(s, *plan, a, b, bias, c, room, nullptr) : gemm<T>(s, a, b, bias, c, room, nullptr));
+    check(plan ? gemmMma<T>(s, *plan, a, b, bias, c, room, nullptr, epilogue)
+               : gemm<T>(s, a, b, bias, c, room, nullptr, epilogue));
   });
 }
 
@@ -57,6 +58,20 @@ const bool added = [] {
   add("no sum", {5, 9, 0, 2, false, false, true});
   add("more row tiles than a group", {64 * 17 + 1, 72, 8, 1, false, true}, nullptr);
   add("of a chosen plan", {77, 40, 1024, 1, false, true, true});
+  // 3 products of 35 rows, of which 7 share a row of an operand.
+  int number = 0;
+  for (const Finishing& finishing : finishings(7, 105)) {
+    const std::string name = "finished " + std::to_string(++number);
+    for (const auto& [tileName, tile] : tiles) {
+      const MmaPlan whole = {tile, 1};
+      Product p = {35, 136, 72, 3, false, true, number % 2 == 0, 0, 0, false, finishing};
+      if (number == 1) p = {130, 72, 40, 1, false, true, false, 0, 0, false, finishing};
+      add(name + ", " + tileName, p, &whole);
+    }
+    add(name + ", in parts", {35, 36, 72, 3, false, true, true, 4, 0, false, finishing}, &two);
+    add(name + ", odd columns", {35, 21, 40, 3, false, false, true, 3, 0, false, finishing});
+    add(name + ", odd columns in parts", {35, 21, 72, 3, false, false, true, 0, 1, false, finishing}, &two);
+  }
   return true;
 }();
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 
+#include "epilogue.h"
 #include "gemm/gemm.h"
 #include "harness.h"
 
@@ -14,9 +15,10 @@ struct Product {
   int extra = 0;        // elements between rows, of all three
   size_t skip = 0;      // elements by which all three are misaligned
   bool shared = false;  // one b for all products
+  Finishing finishing = {};
 };
 
-/** run(shape, a, b, bias or null, c) makes c, whose error is at most twice that of rounding the exact one. */
+/** run(shape, a, b, bias or null, c, epilogue) makes c, whose error is at most twice that of rounding the exact one. */
 template <class T, class Run>
 void compareProduct(const Product& p, Run&& run) {
   const int rowsA = p.transposeA ? p.k : p.m, rowsB = p.transposeB ? p.n : p.k;
@@ -38,10 +40,15 @@ void compareProduct(const Product& p, Run&& run) {
   const Input<T> bias(uniform(p.n, -1, 1, 63));
   const size_t size = static_cast<size_t>(p.batch) * s.strideC;
   // With rows apart, what lies between them is to stay as it is.
-  const Input<T> c(std::vector<double>(size, NAN), p.skip);
-  run(s, a.data(), b.data(), p.bias ? bias.data() : nullptr, c.data());
+  const bool toFloat = p.finishing.toFloat;
+  const Input<T> narrow(std::vector<double>(toFloat ? 0 : size, NAN), p.skip);
+  const Input<float> wide(std::vector<double>(toFloat ? size : 0, NAN), p.skip);
+  const Finisher<T> finisher(p.finishing, p.batch * p.m, p.n, p.skip);
+  run(s, a.data(), b.data(), p.bias ? bias.data() : nullptr,
+      toFloat ? reinterpret_cast<T*>(wide.data()) : narrow.data(), finisher.epilogue());
 
-  const std::vector<double> x = a.values(), y = b.values(), z = bias.values(), found = c.values();
+  const std::vector<double> x = a.values(), y = b.values(), z = bias.values(),
+                            found = toFloat ? wide.values() : narrow.values();
   std::vector<double> actual, exact, naive;
   for (int i = 0; i < p.batch; ++i)
     for (int row = 0; row < p.m; ++row)
@@ -58,9 +65,13 @@ void compareProduct(const Product& p, Run&& run) {
                    (p.transposeA ? static_cast<size_t>(k) * s.lda + row : static_cast<size_t>(row) * s.lda + k)] *
                  y[i * s.strideB +
                    (p.transposeB ? static_cast<size_t>(column) * s.ldb + k : static_cast<size_t>(k) * s.ldb + column)];
+        const double wanted = finisher.of(sum, static_cast<size_t>(i) * p.m + row, column);
         actual.push_back(got);
-        exact.push_back(sum);
-        naive.push_back(rounded<T>(sum));
+        exact.push_back(wanted);
+        naive.push_back(rounded<T>(wanted));
       }
-  expectNoWorse(actual, exact, naive, 2, "c");
+  if (toFloat)
+    expectClose(actual, exact, 1e-5, "c");
+  else
+    expectNoWorse(actual, exact, naive, 2, "c");
 }

@@ -9,9 +9,9 @@ namespace {
 
 template <class T>
 void compare(const Product& p, int columns) {
-  compareProduct<T>(p, [&](const GemmShape& s, const T* a, const T* b, const T* bias, T* c) {
+  compareProduct<T>(p, [&](const GemmShape& s, const T* a, const T* b, const T* bias, T* c, const Epilogue& epilogue) {
     if (!gemmSm90Fits(s)) fail("does not fit");
-    check(gemmSm90<T>(s, columns, a, b, bias, c, nullptr));
+    check(gemmSm90<T>(s, columns, a, b, bias, c, nullptr, epilogue));
   });
 }
 
@@ -36,6 +36,12 @@ const bool added = [] {
   add("one step", {8, 8, 8, 1, false, true});
   add("one b for all", {72, 24, 72, 3, false, true, true, 0, 0, true});
   add("more row tiles than a band", {128 * 9 + 8, 264, 8, 1, false, true});
+  int number = 0;
+  for (const Finishing& finishing : finishings(7, 105)) {
+    const std::string name = "finished " + std::to_string(++number);
+    add(name, {35, 264, 72, 3, false, true, number % 2 == 0, 0, 0, false, finishing});
+    add(name + ", two rows of tiles", {210, 40, 72, 1, false, true, true, 8, 0, false, finishing});
+  }
   addCase("what does not fit", [] {
     const GemmShape good = {1, 8, 8, 8, false, true, 8, 8, 8, 0, 0, 0};
     GemmShape odd = good, none = good;
