@@ -3,11 +3,11 @@ import { dirname, join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { demoFrm } from '../demo/frm.ts';
 import type { FrmReport } from '../demo/report.ts';
-import { type DemoStage, frmDemo } from '../demo/settings.ts';
+import { frmDemo } from '../demo/settings.ts';
 import { interval } from './comparisons.ts';
 import { interrupted } from './interrupt.ts';
 import { deviceOptions } from './options.ts';
-import { Progress } from './progress.ts';
+import { StageProgress } from './progress.ts';
 
 interface Args {
   out: string;
@@ -18,7 +18,7 @@ interface Args {
 
 /** The demonstration photographs of @vladmandic/face-api, by an MIT licence. */
 const folder = dirname(createRequire(import.meta.url).resolve('@vladmandic/face-api/package.json'));
-const photographs = [1, 2, 3, 4, 5, 6].map((number) => join(folder, 'demo', `sample${number}.jpg`));
+export const photographs = [1, 2, 3, 4, 5, 6].map((number) => join(folder, 'demo', `sample${number}.jpg`));
 
 export const demoFrmCommand: CommandModule<object, Args> = {
   command: 'frm',
@@ -39,20 +39,12 @@ export const demoFrmCommand: CommandModule<object, Args> = {
 };
 
 async function demo({ out, json, device, threads }: Args): Promise<void> {
-  let current: { stage: DemoStage; progress: Progress } | undefined;
+  const progress = new StageProgress();
   const report = await demoFrm(
     { ...frmDemo, photographs, out, device, threads, signal: interrupted },
-    {
-      onProgress: (stage, done, total) => {
-        if (current?.stage !== stage) {
-          current?.progress.clear();
-          current = { stage, progress: new Progress(total, stage) };
-          current.progress.log(`refl-native: ${stage}`);
-        } else if (total !== 1) current.progress.update(done);
-      },
-    },
+    { onProgress: (stage, done, total) => progress.update(stage, done, total) },
   );
-  current?.progress.clear();
+  progress.clear();
   console.log(json ? JSON.stringify(report) : describe(report, out));
 }
 

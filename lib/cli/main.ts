@@ -12,6 +12,7 @@ import { degradeCommand } from './degrade.ts';
 import { demoFrmCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { evalFrmCommand } from './eval_frm.ts';
+import { ablationCommand, demoReflCommand, hackingCommand, intervalCommand } from './experiment.ts';
 import { facesCommand } from './faces.ts';
 import { exitCodeOf, oneLine, UsageError } from './failure.ts';
 import { inspectCommand } from './inspect.ts';
@@ -51,6 +52,7 @@ const lists = [
   'costs',
   'gammas',
   'only',
+  'lpips',
   ...Object.keys(defaultRanges),
 ];
 
@@ -88,7 +90,10 @@ const cli = yargs(hideBin(process.argv))
   .command(labelCommand)
   .command('eval', 'judge models', (judge) => judge.command(evalFrmCommand).demandCommand(1, missing))
   .command('demo', 'make something from nothing but this package', (demo) =>
-    demo.command(demoFrmCommand).demandCommand(1, missing),
+    demo.command(demoFrmCommand).command(demoReflCommand).demandCommand(1, missing),
+  )
+  .command('experiment', 'see what training by rewards does, at a small size', (experiment) =>
+    experiment.command(hackingCommand).command(ablationCommand).command(intervalCommand).demandCommand(1, missing),
   )
   .command(modelsCommand)
   .command(inspectCommand)

@@ -46,6 +46,30 @@ export class Progress {
   }
 }
 
+/** A bar for each of several stages, which follow one another and are named as they begin. */
+export class StageProgress {
+  private current: { stage: string; progress: Progress } | undefined;
+
+  /** Shows that a stage did `done` of `total`. */
+  update(stage: string, done: number, total: number): void {
+    if (this.current?.stage !== stage) {
+      this.clear();
+      this.current = { stage, progress: new Progress(total, stage) };
+      this.log(`refl-native: ${stage}`);
+    } else if (total !== 1) this.current.progress.update(done);
+  }
+
+  /** Prints a line above the bar. */
+  log(line: string): void {
+    (this.current?.progress ?? new Progress(1, '')).log(line);
+  }
+
+  /** Removes the bar. */
+  clear(): void {
+    this.current?.progress.clear();
+  }
+}
+
 /** Seconds as 1:05 or 2:01:05. */
 export function clock(seconds: number): string {
   const whole = Math.round(seconds);

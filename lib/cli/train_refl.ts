@@ -142,8 +142,9 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
   const photographs = await Promise.all(sources.map(sourceOf));
   using device = await openDevice(name, { threads });
   const setup = await setUp(device, {
-    ...{ model, weights, networks, judge, tokenizer, lpips, independent, caption, heldOut, looks, photographs, seed },
+    ...{ model, weights, networks, judge, tokenizer, lpips, independent, caption, photographs, seed },
     ...{ side: crop, recompute, walk, compat },
+    heldOut: heldOut === undefined ? undefined : { folder: heldOut, looks },
     unlocked: args.unlockAll ? 'all' : { imageGroups: args.imageGroups, textLayers: args.textLayers },
   });
   try {

@@ -30,6 +30,8 @@ export interface InputOptions {
   /** Side of the squares, in pixels: at most that of the pictures. */
   readonly size: number;
   readonly seed: number;
+  /** Whether all squares are the middles of their pictures, where faces are aligned, and none is mirrored. */
+  readonly centred?: boolean;
   readonly signal?: AbortSignal;
   readonly onDone?: (done: number, total: number) => void;
 }
@@ -41,7 +43,7 @@ export interface InputOptions {
 export async function makeInputs(
   device: Device,
   faces: readonly ClearFace[],
-  { out, counts, size, seed, signal, onDone }: InputOptions,
+  { out, counts, size, seed, centred = false, signal, onDone }: InputOptions,
 ): Promise<Input[]> {
   for (const folder of [out, join(out, 'clean'), join(out, 'degraded')]) await makeFolder(folder);
   await using manifest = await JsonLinesFile.open(join(out, 'inputs.jsonl'));
@@ -63,7 +65,8 @@ export async function makeInputs(
     inputs.push({ id, person, kind, number, clean, degraded });
     if (known.has(id)) continue;
     const draws = new Draws(seed, ...Buffer.from(id));
-    const picture = await cut(await decodeImage(face.path), size, draws);
+    const whole = await decodeImage(face.path);
+    const picture = await (centred ? middle(whole, size) : cut(whole, size, draws));
     const degradation = drawDegradation(draws);
     await writeAtomic(clean, await encodePng(picture));
     await writeAtomic(degraded, await encodePng(await degrade(degrader, picture, degradation)));
@@ -82,6 +85,12 @@ async function cut(picture: Rgb, size: number, draws: Draws): Promise<Rgb> {
     .flop(draws.uniform() < 0.5)
     .raw()
     .toBuffer();
+  return { width: size, height: size, data };
+}
+
+async function middle(picture: Rgb, size: number): Promise<Rgb> {
+  const [left, top] = [(picture.width - size) >> 1, (picture.height - size) >> 1];
+  const data = await sharpOf(picture).extract({ left, top, width: size, height: size }).raw().toBuffer();
   return { width: size, height: size, data };
 }
 

@@ -35,6 +35,34 @@ export async function sharesChart(rows: readonly ChartRow[], title: string): Pro
       { mark: { type: 'point', filled: true, size: 70 }, encoding: { ...x, y: { ...y, field: 'share' } } },
     ],
   };
+  return render(spec);
+}
+
+/** A value that was measured along a run. */
+export interface CurveRow {
+  readonly run: string;
+  readonly step: number;
+  readonly value: number;
+}
+
+/** An SVG of runs' curves, the runs in the order given. */
+export function curvesChart(rows: readonly CurveRow[], title: string): Promise<string> {
+  const runs = [...new Set(rows.map(({ run }) => run))];
+  return render({
+    title,
+    width: 280,
+    height: 150,
+    data: { values: rows.filter(({ value }) => Number.isFinite(value)).map((row) => ({ ...row })) },
+    mark: { type: 'line', point: { size: 16 } },
+    encoding: {
+      x: { field: 'step', type: 'quantitative', title: null },
+      y: { field: 'value', type: 'quantitative', title: null, scale: { zero: false } },
+      color: { field: 'run', type: 'nominal', sort: runs, title: null, legend: { orient: 'bottom', columns: 2 } },
+    },
+  });
+}
+
+async function render(spec: TopLevelSpec): Promise<string> {
   const view = new View(parse(compile(spec).spec), { renderer: 'none' });
   try {
     return await view.toSVG();

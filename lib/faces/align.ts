@@ -94,8 +94,11 @@ export function invert({ a, b, tx, ty }: Similarity): Similarity {
   return { a: a / n, b: -b / n, tx: -(a * tx + b * ty) / n, ty: (b * tx - a * ty) / n };
 }
 
+/** How far apart an aligned crop has the eyes, as a fraction of its side. */
+export const eyeDistance = template[1].x - template[0].x;
+
 /** The window of an aligned crop from the brows to the chin, as fractions of its side. */
-const inner = { left: 0.2, top: 0.3, side: 0.6 };
+export const inner = { left: 0.2, top: 0.3, side: 0.6 };
 
 /** The map from a photograph to a crop of that window, where the networks expect a face: `size` pixels a side. */
 export function innerFace(face: Face, size: number): Similarity {

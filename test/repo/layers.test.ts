@@ -15,6 +15,7 @@ const layers = [
   ['diffusion', 'reward', 'data', 'metrics', 'faces'],
   ['restore', 'train', 'eval', 'bench'],
   ['demo'],
+  ['experiments'],
   ['index.ts'],
   ['cli', 'server'],
 ];

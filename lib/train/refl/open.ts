@@ -14,7 +14,7 @@ import { openOneStep } from '../../restore/model.ts';
 import { broughtModels, findBrought, type ModelSource, openBase } from '../../restore/open.ts';
 import { Prompts } from '../../restore/prompts.ts';
 import type { Stages } from '../../restore/stages.ts';
-import { loadWeights } from '../../weights/load.ts';
+import { type LoadOptions, loadWeights } from '../../weights/load.ts';
 import { openWeights } from '../../weights/open.ts';
 import { saveCheckpoint } from '../checkpoint.ts';
 import type { WalkOptions } from './rollout.ts';
@@ -30,6 +30,8 @@ export interface TraineeOptions extends ModelSource {
   /** Whether blocks are computed a second time in the backward pass, to save memory. */
   readonly recompute: boolean;
   readonly compat?: Compat;
+  /** Of a restorer that is one network: the name or path of the one whose images its own should stay near, if any. */
+  readonly anchor?: string;
 }
 
 /** A restorer that is ready to train. */
@@ -45,9 +47,13 @@ export interface OpenedTrainee {
 type Open = (stages: Stages, name: string, options: TraineeOptions) => Promise<OpenedTrainee>;
 
 /** The restorer that ships, or a file of its kind. */
-const openNetwork: Open = async ({ parameters }, name, { side }) => {
-  const { file, module } = await openOneStep(name);
-  await loadWeights(parameters, module, file);
+const openNetwork: Open = async ({ parameters }, name, { side, anchor }) => {
+  const load = async (source: string, options?: LoadOptions) => {
+    const opened = await openOneStep(source);
+    await loadWeights(parameters, opened.module, opened.file, options);
+    return opened;
+  };
+  const { file, module } = await load(name);
   const taken = checkSide(name, side ?? module.size, module.multiple);
   const leaves = new Map([...module.namedParameters()].map(([key, { value }]) => [key, value]));
   const save = async (folder: string): Promise<string> => {
@@ -55,7 +61,8 @@ const openNetwork: Open = async ({ parameters }, name, { side }) => {
     await saveCheckpoint(path, parameters, leaves, file.metadata, 'F16');
     return path;
   };
-  return { trainee: new NetworkTrainee(module, taken), side: taken, drift: 0, save };
+  const frozen = anchor === undefined ? undefined : (await load(anchor, { frozen: true })).module;
+  return { trainee: new NetworkTrainee(module, taken, frozen), side: taken, drift: frozen ? 1 : 0, save };
 };
 
 const openDiffBIR: Open = async (stages, name, { walk, recompute, compat, ...options }) => {

@@ -68,7 +68,8 @@ export interface ReflEvents {
   readonly signal?: AbortSignal;
   readonly onStart?: (start: ReflStart) => void;
   readonly onStep?: (step: ReflStep) => void;
-  readonly onObserved?: (seen: ReflObservation) => void;
+  /** A promise is awaited, so what it writes is there before the checkpoint of its step. */
+  readonly onObserved?: (seen: ReflObservation) => unknown;
 }
 
 /** So many steps in a row without a finite gradient end a run. */
@@ -128,7 +129,7 @@ export async function trainRefl(
     await writeGrid(preview, grid);
     const alarms = alarmsOf(first, observation);
     await log.scalars(step, observedScalars(observation, alarms));
-    onObserved?.({ step, observation, alarms, preview });
+    await onObserved?.({ step, observation, alarms, preview });
   };
   if (!from) await observe(0);
   const load = (step: number) => pairs.batch(step, options.batch * options.accumulate);
@@ -172,8 +173,11 @@ const tagged = (folder: string, values: Readonly<Record<string, number>>): [stri
   Object.entries(values).map(([name, value]) => [`${folder}/${name}`, value]);
 
 /** What was seen of held-out images by TensorBoard's tags. */
-function observedScalars({ distances, ...rest }: Observation, alarms: readonly Alarm[]): Record<string, number> {
-  return Object.fromEntries(tagged('validation', { ...rest, ...distances, alarms: alarms.length }));
+function observedScalars(
+  { distances, others, ...rest }: Observation,
+  alarms: readonly Alarm[],
+): Record<string, number> {
+  return Object.fromEntries(tagged('validation', { ...rest, ...distances, ...others, alarms: alarms.length }));
 }
 
 /** A step's figures by TensorBoard's tags. */

@@ -17,8 +17,8 @@ import { loadWeights } from '../../weights/load.ts';
 import { openWeights } from '../../weights/open.ts';
 import { lpipsLoss, paperWeights, rewardLoss, type Weighted, waveletLoss } from './objective.ts';
 import { type OpenedTrainee, openTrainee, type TraineeOptions } from './open.ts';
-import type { ReflModels } from './session.ts';
-import { Validation } from './validation.ts';
+import type { ReflModels, StepImages } from './session.ts';
+import { Validation, type ValidationModels } from './validation.ts';
 
 export interface SetupOptions extends TraineeOptions {
   /** Name or path of the restorer. */
@@ -33,12 +33,20 @@ export interface SetupOptions extends TraineeOptions {
   readonly unlocked: Unlocked | 'all';
   /** The caption that all images share. */
   readonly caption: string;
-  /** Folders of photographs to train on, and one that is only looked at. */
+  /** Weights of the losses of images: {@link paperWeights} by default. */
+  readonly lossWeights?: Readonly<Record<'reward' | 'lpips' | 'wavelet', number>>;
+  /** Folders of photographs to train on. */
   readonly photographs: readonly Source[];
-  readonly heldOut?: string;
-  /** How many crops of those are looked at. */
-  readonly looks: number;
+  /** What is only looked at: so many crops of a folder of photographs, or images and how they are measured. */
+  readonly heldOut?: { readonly folder: string; readonly looks: number } | HeldOut;
   readonly seed: number;
+}
+
+/** Images that are only looked at, of the trainee's side. */
+export interface HeldOut {
+  readonly images: StepImages;
+  /** What is measured of them besides what always is; of judges, `reward` is the one that trains. */
+  measures(stages: Stages, reward: Reward): Promise<Pick<ValidationModels, 'distances' | 'others'>>;
 }
 
 /** Everything a run needs, loaded. */
@@ -81,15 +89,17 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
     if (shortened.length) notes.push('the caption is too long for the judge and loses its end');
 
     const asReward = (clip: CLIP): Reward => frmReward(clip, { antialias: options.compat !== 'official' });
+    const { lossWeights: weights = paperWeights } = options;
+    const reward = asReward(judge);
     const terms: Record<string, Weighted> = {
-      reward: { weight: paperWeights.reward, loss: rewardLoss(asReward(judge)) },
-      wavelet: { weight: paperWeights.wavelet, loss: waveletLoss },
+      reward: { weight: weights.reward, loss: rewardLoss(reward) },
+      wavelet: { weight: weights.wavelet, loss: waveletLoss },
     };
     const distances = { ...plainDistances };
     if (options.lpips?.length) {
       const lpips = new LPIPS().train(false);
       await loadLpips(parameters, lpips, await Promise.all(options.lpips.map(openWeights)));
-      terms.lpips = { weight: paperWeights.lpips, loss: lpipsLoss(lpips) };
+      terms.lpips = { weight: weights.lpips, loss: lpipsLoss(lpips) };
       distances.lpips = ({ images, targets }) => lpips.forward(images, targets, { normalize: true }).distance;
     } else notes.push("without LPIPS's files its loss is left out");
 
@@ -97,15 +107,19 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
     const pairs = held(await FolderPairs.open(device, options.photographs, { size: side, seed: options.seed }));
     const models = { trainee, terms, judge, caption };
     if (!options.heldOut) return { stages, opened, models, pairs, notes, dispose };
-    using looked = await FolderPairs.open(device, [{ folder: options.heldOut, weight: 1 }], { size: side, seed: 0 });
     const { independent } = options;
     const other = independent === undefined ? undefined : await openJudge(stages, independent, tokenizer, undefined);
-    const judges = { reward: asReward(judge), ...(other ? { independent: asReward(other) } : {}) };
-    const seen = { trainee, caption, distances, ...judges };
-    const validation = await Validation.create(device, parameters, seen, {
-      held: await looked.batch(0, options.looks),
-      side,
-    });
+    const { images, measures } = await lookedAt(device, options.heldOut, side);
+    const measured = await measures(stages, reward);
+    const validation = await Validation.create(
+      device,
+      stages.parameters,
+      {
+        ...{ trainee, caption, reward, independent: other && asReward(other) },
+        ...{ distances: { ...distances, ...measured.distances }, others: measured.others },
+      },
+      { held: images, side },
+    );
     held(validation);
     return { stages, opened, models: { ...models, validation }, pairs, notes, dispose };
   } catch (error) {
@@ -114,8 +128,15 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
   }
 }
 
+/** Images to look at: crops of a folder, always the same, unless they are there already. */
+async function lookedAt(device: Device, from: NonNullable<SetupOptions['heldOut']>, size: number): Promise<HeldOut> {
+  if ('images' in from) return from;
+  using looked = await FolderPairs.open(device, [{ folder: from.folder, weight: 1 }], { size, seed: 0 });
+  return { images: await looked.batch(0, from.looks), measures: async () => ({ distances: {} }) };
+}
+
 /** Loads a face reward model; `unlocked` says what of it may move, nothing where it is left out. */
-async function openJudge(
+export async function openJudge(
   { parameters }: Stages,
   path: string,
   tokenizer: ClipTokenizer,

@@ -44,21 +44,31 @@ export interface Trainee {
   dispose(): void;
 }
 
+/** From images [N, H, W, 3] in [0, 1] to images. */
+export type ImageNetwork = Module & { forward(x: Tensor): Tensor };
+
 /** A network that restores in one go: SwinIR alone, or the restorer that ships. */
 export class NetworkTrainee implements Trainee {
   readonly recipe = { form: 'network' };
   readonly peakBytes = 0;
-  readonly module: Module & { forward(x: Tensor): Tensor };
+  readonly module: ImageNetwork;
   private readonly side: number;
+  private readonly frozen: ImageNetwork | undefined;
 
-  /** @param side of the images; {@link Sample} says what they hold */
-  constructor(module: Module & { forward(x: Tensor): Tensor }, side: number) {
+  /**
+   * @param side of the images; {@link Sample} says what they hold
+   * @param frozen a copy that does not train, whose images those of the module should stay near
+   */
+  constructor(module: ImageNetwork, side: number, frozen?: ImageNetwork) {
     this.module = module;
     this.side = side;
+    this.frozen = frozen;
   }
 
   restore(count: number): Restored {
-    return { images: this.module.forward(input('degraded', [count, this.side, this.side, 3])), drift: [] };
+    const degraded = input('degraded', [count, this.side, this.side, 3]);
+    const images = this.module.forward(degraded);
+    return { images, drift: this.frozen ? [[images, this.frozen.forward(degraded)]] : [] };
   }
 
   async enter(samples: readonly Sample[]): Promise<Values> {

@@ -22,8 +22,13 @@ export interface ValidationModels {
   /** One that nobody learns from. */
   readonly independent?: Reward;
   /** Distances of images and photographs, each [N], by name. */
-  readonly distances: Readonly<Record<string, (judged: Judged) => Tensor>>;
+  readonly distances: Measures;
+  /** Anything else that is to be written down, each [N], by name. */
+  readonly others?: Measures;
 }
+
+/** Values of images beside their photographs, each [N], by name. */
+export type Measures = Readonly<Record<string, (judged: Judged) => Tensor>>;
 
 /** Images that are not trained on. */
 export interface Held {
@@ -40,7 +45,7 @@ export interface Observed {
 
 /** Tells what is drawn for held-out images from what is drawn for training ones, which goes by seed, step and place. */
 const heldOut = 0x68656c64;
-const prefix = 'distance.';
+const prefixes = { distances: 'distance.', others: 'other.' } as const;
 
 /** Restores the same held-out images again and again, always with the same noise, and says how they do. */
 export class Validation {
@@ -73,15 +78,18 @@ export class Validation {
     held: Held,
   ): Promise<Validation> {
     const { side } = held;
-    const { trainee, reward, independent, distances, caption } = models;
+    const { trainee, reward, independent, distances, others = {}, caption } = models;
     const { images } = trainee.restore(1);
     const targets = input('targets', [1, side, side, 3]);
     const judged = { images, targets, captions: input('captions', [1, caption.length], 'i32') };
+    const measured = (prefix: string, measures: Measures): Record<string, Tensor> =>
+      Object.fromEntries(Object.entries(measures).map(([name, measure]) => [prefix + name, measure(judged)]));
     const scalars = {
       ...signalsOf(images, targets),
       reward: reward.score(judged),
       ...(independent ? { independent: independent.score(judged) } : {}),
-      ...Object.fromEntries(Object.entries(distances).map(([name, distance]) => [prefix + name, distance(judged)])),
+      ...measured(prefixes.distances, distances),
+      ...measured(prefixes.others, others),
     };
     const means = Object.fromEntries(Object.entries(scalars).map(([name, value]) => [name, mean(value)]));
     const outputs = { ...means, row: pixels(concat([input('seen', [1, side, side, 3]), images, targets], 2)) };
@@ -106,12 +114,17 @@ export class Validation {
       rows.push(row as Uint8Array);
       for (const [name, [value]] of Object.entries(values)) sums[name] = (sums[name] ?? 0) + Number(value) / count;
     }
-    const distances = Object.entries(sums).filter(([name]) => name.startsWith(prefix));
+    const under = (prefix: string): Record<string, number> => {
+      const own = Object.entries(sums).filter(([name]) => name.startsWith(prefix));
+      return Object.fromEntries(own.map(([name, value]) => [name.slice(prefix.length), value]));
+    };
     const { detail, repetition, colour, reward, independent } = sums;
+    const others = under(prefixes.others);
     const observation = {
       ...{ detail, repetition, colour, reward },
       ...(independent === undefined ? {} : { independent }),
-      distances: Object.fromEntries(distances.map(([name, value]) => [name.slice(prefix.length), value])),
+      distances: under(prefixes.distances),
+      ...(Object.keys(others).length ? { others } : {}),
     };
     return { observation, grid: { rows, width: 3 * this.side, height: this.side } };
   }

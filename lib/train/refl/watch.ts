@@ -71,6 +71,8 @@ export interface Observation extends Signals<number> {
   readonly independent?: number;
   /** To the photographs, by name: LPIPS, landmarks, identity. Smaller is nearer. */
   readonly distances: Readonly<Record<string, number>>;
+  /** What is written down and not watched, by name. */
+  readonly others?: Readonly<Record<string, number>>;
 }
 
 /** A sign that the judge is pleased by something else than restoration. */
