@@ -14,6 +14,7 @@ export type ErrorCode =
   | 'ERR_WEIGHTS'
   | 'ERR_CHECKPOINT'
   | 'ERR_DIVERGED'
+  | 'ERR_ALARM'
   | 'ERR_IMAGE'
   | 'ERR_FILE'
   | 'ERR_DATA'

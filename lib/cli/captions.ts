@@ -2,8 +2,18 @@ import { basename, dirname, resolve } from 'node:path';
 import { readBytes } from '../image/files.ts';
 import { UsageError } from './failure.ts';
 
-/** The captions of a file by picture: a line that gives its path counts before one that gives its name alone. */
+/** {@link findCaptions}; a picture without one is an error. */
 export async function readCaptions(path: string): Promise<(file: string) => string> {
+  const find = await findCaptions(path);
+  return (file) => {
+    const caption = find(file);
+    if (caption === undefined) throw new UsageError(`${path} has no caption for ${file}`);
+    return caption;
+  };
+}
+
+/** The captions of a file by picture: a line that gives its path counts before one that gives its name alone. */
+export async function findCaptions(path: string): Promise<(file: string) => string | undefined> {
   const known = new Map<string, string>();
   const lines = (await readBytes(path)).toString().split('\n');
   for (const [i, line] of lines.entries()) {
@@ -15,11 +25,7 @@ export async function readCaptions(path: string): Promise<(file: string) => stri
     known.set(resolve(image), caption);
     known.set(resolve(dirname(path), image), caption);
   }
-  return (file) => {
-    const caption = known.get(file) ?? known.get(resolve(file)) ?? known.get(basename(file));
-    if (caption === undefined) throw new UsageError(`${path} has no caption for ${file}`);
-    return caption;
-  };
+  return (file) => known.get(file) ?? known.get(resolve(file)) ?? known.get(basename(file));
 }
 
 function parseLine(line: string, where: string): { image: string; caption: string } {

@@ -5,10 +5,11 @@ import { ReflError } from '../errors.ts';
 import { openDevice } from '../runtime/index.ts';
 import { trainedModels } from '../train/refl/open.ts';
 import { type PlanOptions, planMemory, plannedModels } from '../train/refl/plan.ts';
-import { type ReflObservation, type ReflStart, type ReflStep, trainRefl } from '../train/refl/refl.ts';
+import { type OnAlarm, type ReflObservation, type ReflStart, type ReflStep, trainRefl } from '../train/refl/refl.ts';
 import { paperWalk } from '../train/refl/rollout.ts';
-import { type Compat, paperJudge } from '../train/refl/session.ts';
+import { type Compat, type Kept, paperJudge } from '../train/refl/session.ts';
 import { setUp } from '../train/refl/setup.ts';
+import { findCaptions } from './captions.ts';
 import { UsageError } from './failure.ts';
 import { interrupted } from './interrupt.ts';
 import { deviceOptions, flag, number, text } from './options.ts';
@@ -25,6 +26,8 @@ interface Args {
   lpips?: string[];
   independent?: string;
   caption: string;
+  captions?: string;
+  promptCaptions: boolean;
   heldOut?: string;
   looks: number;
   out?: string;
@@ -37,6 +40,7 @@ interface Args {
   gradientSteps: number;
   judgeEvery: number;
   judgeLr: number;
+  judgeDuring?: string;
   imageGroups: number;
   textLayers: number;
   unlockAll: boolean;
@@ -45,6 +49,9 @@ interface Args {
   validateEvery: number;
   checkpointEvery: number;
   compat?: Compat;
+  drift?: Kept;
+  driftWeight?: number;
+  onAlarm: OnAlarm;
   override: boolean;
   plan: boolean;
   device: string;
@@ -68,13 +75,15 @@ export const trainReflCommand: CommandModule<object, Args> = {
           ...text(`what trains: face-256, a file of its kind, ${trainedModels.join(', ')}`),
           default: 'face-256',
         },
-        weights: text("folder with the model's official files"),
+        weights: text("folder with the model's official files, or SwinIR's file"),
         networks: text('a JSON file of configurations, for networks of other sizes than the published ones'),
         judge: text('file of the face reward model, or of any CLIP that train frm wrote'),
         tokenizer: text("CLIP's tokenizer.json, its list of merges, or a folder with one"),
         lpips: { describe: "LPIPS's files: VGG16 and the linear layers", type: 'string', array: true },
         independent: text('another face reward model, which nobody learns from, to watch by'),
-        caption: { ...text('what all photographs show'), default: 'a photo of a face' },
+        caption: { ...text('what photographs show that have no caption of their own'), default: 'a photo of a face' },
+        captions: text('JSON lines of image and caption, as data caption writes them'),
+        promptCaptions: flag('let captions steer DiffBIR and OSEDiff, too; by default the empty text does'),
         heldOut: text('folder of photographs to look at and not to train on'),
         looks: number('crops of those', 8),
         out: { ...text('folder for checkpoints, events, previews and weights'), alias: 'o' },
@@ -86,6 +95,7 @@ export const trainReflCommand: CommandModule<object, Args> = {
         rollout: number('denoising steps of DiffBIR', paperWalk.steps),
         gradientSteps: number('how many of them, from the end, have gradients', paperWalk.traced),
         judgeEvery: number('updates for each one of the judge; 0 leaves it as it is', paperJudge.every),
+        judgeDuring: text('steps at which it learns, as 1-1000,2001- [all]'),
         judgeLr: number("the judge's learning rate", paperJudge.lr),
         imageGroups: number("how much of the judge's image tower trains: groups from its end", 20),
         textLayers: number('blocks of its text tower that train', 11),
@@ -97,6 +107,21 @@ export const trainReflCommand: CommandModule<object, Args> = {
         compat: {
           describe: "official: DiffusionReward's public code with its flaws, to compare with",
           choices: ['official'] as const,
+          requiresArg: true,
+        },
+        drift: {
+          describe: 'what is kept from drifting: features, where the model has a frozen copy, or the weights',
+          choices: ['features', 'weights'] as const,
+          requiresArg: true,
+        },
+        driftWeight: {
+          ...{ describe: "what that costs [the paper's for features, 1 for weights]", type: 'number' },
+          requiresArg: true,
+        },
+        onAlarm: {
+          describe: 'what is done when the watch raises an alarm',
+          choices: ['warn', 'pause', 'rollback', 'strengthen'] as const,
+          default: 'warn' as const,
           requiresArg: true,
         },
         override: flag('go on from a state that was trained with other options, which is refused otherwise'),
@@ -129,21 +154,26 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
       throw new ReflError('ERR_OPTION', `${key} must be a whole number of at least ${smallest}, got ${value}`);
     }
   }
+  if (!((args.driftWeight ?? 0) >= 0)) throw new ReflError('ERR_OPTION', 'the weight of the drift must not be below 0');
   if (!(args.lr > 0 && args.judgeLr > 0)) throw new ReflError('ERR_OPTION', 'learning rates must be above 0');
-  const moving = args.judgeEvery ? { ...paperJudge, every: args.judgeEvery, lr: args.judgeLr } : undefined;
+  const during = args.judgeDuring === undefined ? undefined : args.judgeDuring.split(',').map(timeOf);
+  const moving = args.judgeEvery ? { ...paperJudge, every: args.judgeEvery, lr: args.judgeLr, during } : undefined;
   const walk = { ...paperWalk, steps: args.rollout, traced: args.gradientSteps };
   if (args.plan) return printPlan(args, { moving, walk }, json);
   const { judge, tokenizer, out } = args;
   if (!sources.length || judge === undefined || tokenizer === undefined || out === undefined) {
     throw new UsageError('name folders of photographs, --judge, --tokenizer and --out');
   }
+  const kept = args.drift ?? 'features';
   const { model, weights, networks, lpips, independent, caption, heldOut, looks, crop, seed } = args;
-  const { steps, batch, accumulate, lr, recompute, validateEvery, checkpointEvery, override, compat } = args;
+  if (args.promptCaptions && args.captions === undefined) throw new UsageError('--prompt-captions needs --captions');
+  const captionOf = args.captions === undefined ? undefined : await findCaptions(args.captions);
+  const { steps, batch, accumulate, lr, recompute, validateEvery, checkpointEvery, override, compat, onAlarm } = args;
   const photographs = await Promise.all(sources.map(sourceOf));
   using device = await openDevice(name, { threads });
   const setup = await setUp(device, {
     ...{ model, weights, networks, judge, tokenizer, lpips, independent, caption, photographs, seed },
-    ...{ side: crop, recompute, walk, compat },
+    ...{ side: crop, recompute, walk, compat, captionOf, prompts: args.promptCaptions },
     heldOut: heldOut === undefined ? undefined : { folder: heldOut, looks },
     unlocked: args.unlockAll ? 'all' : { imageGroups: args.imageGroups, textLayers: args.textLayers },
   });
@@ -151,8 +181,8 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
     let progress: Progress | undefined;
     const options = {
       ...{ out, steps, batch, accumulate, lr, seed, moving, recompute, validateEvery, checkpointEvery },
-      ...{ override, compat },
-      ...{ weightDecay: 0.01, drift: setup.opened.drift },
+      ...{ override, compat, onAlarm },
+      ...{ weightDecay: 0.01, kept, drift: args.driftWeight ?? (kept === 'weights' ? 1 : setup.opened.drift) },
     };
     const path = await trainRefl(device, setup.stages.parameters, setup.pairs, setup.models, options, {
       signal: interrupted,
@@ -183,6 +213,16 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
   } finally {
     setup.dispose();
   }
+}
+
+/** FIRST-LAST of steps, or FIRST- to the end. */
+function timeOf(part: string): [number, number] {
+  const [, first, last] = /^(\d+)-(\d*)$/.exec(part) ?? [];
+  const time: [number, number] = [Number(first), last ? Number(last) : Number.MAX_SAFE_INTEGER];
+  if (!(time[0] >= 1 && time[0] <= time[1])) {
+    throw new UsageError(`--judge-during takes steps as 1-1000,2001-, got ${part}`);
+  }
+  return time;
 }
 
 /** The memory of a published model's training, in both precisions. */
@@ -240,7 +280,14 @@ function figuresOf({ losses, judge, skipped }: ReflStep): string {
   return [reward, ...margin, ...(skipped ? [`${skipped} steps skipped`] : [])].join('  ');
 }
 
-function seenLines({ step, observation, alarms, preview }: ReflObservation): string[] {
+const answers = {
+  warn: [],
+  pause: ['pausing'],
+  rollback: ['going back to the last look without alarms, on another way at half the rate'],
+  strengthen: ['from now on the judge learns twice as often, and drift costs twice as much'],
+} as const;
+
+function seenLines({ step, observation, alarms, preview, answer = 'warn' }: ReflObservation): string[] {
   const { reward, distances } = observation;
   const far = Object.entries(distances).map(([name, value]) => `${name} ${value.toFixed(4)}`);
   return [
@@ -248,5 +295,6 @@ function seenLines({ step, observation, alarms, preview }: ReflObservation): str
     ...alarms.map(({ detector, says, value, limit }) => {
       return `step ${step}  WATCH ${detector}: ${says} (${value.toFixed(3)}, limit ${limit})`;
     }),
+    ...answers[answer].map((said) => `step ${step}  ${said}`),
   ];
 }

@@ -14,8 +14,15 @@ export interface PairSource {
   readonly size: number;
   /** Says which pictures it draws from: a run goes on only with the same. */
   readonly digest?: string;
-  /** `count` degraded crops and their clean originals, each float32 [count, size, size, 3] in [0, 1]. */
-  batch(step: number, count: number): Promise<{ degraded: Float32Array; clean: Float32Array }>;
+  batch(step: number, count: number): Promise<Pairs>;
+}
+
+export interface Pairs {
+  /** Degraded crops and their clean originals, each float32 [count, size, size, 3] in [0, 1]. */
+  readonly degraded: Float32Array;
+  readonly clean: Float32Array;
+  /** Which picture each crop is from, where that is known. */
+  readonly pictures?: readonly number[];
 }
 
 /** A folder of pictures, and how often it is drawn from relative to the others. */
@@ -30,19 +37,27 @@ export interface PairOptions {
   readonly ranges?: DegradeRanges;
 }
 
+/** A picture in memory, and where it came from. */
+interface Read extends Rgb {
+  readonly path: string;
+}
+
 const pictures = /\.(png|jpe?g|webp|tiff?)$/i;
 
 /** Random crops of the pictures in some folders, varied in scale, side and light, degraded anew every time. */
 export class FolderPairs implements PairSource {
   readonly size: number;
   readonly digest: string;
-  private readonly sets: { weight: number; images: Rgb[] }[];
+  /** Of the pictures, in the order of their numbers. */
+  readonly paths: readonly string[];
+  private readonly sets: { weight: number; images: Read[] }[];
   private readonly degrader: Degrader;
   private readonly options: PairOptions;
 
-  private constructor(device: Device, sets: { weight: number; images: Rgb[] }[], options: PairOptions) {
+  private constructor(device: Device, sets: { weight: number; images: Read[] }[], options: PairOptions) {
     this.size = options.size;
     this.digest = digestOf(sets);
+    this.paths = sets.flatMap(({ images }) => images.map(({ path }) => path));
     this.sets = sets;
     this.degrader = new Degrader(device);
     this.options = options;
@@ -56,14 +71,15 @@ export class FolderPairs implements PairSource {
     return new FolderPairs(device, sets, options);
   }
 
-  async batch(step: number, count: number): Promise<{ degraded: Float32Array; clean: Float32Array }> {
+  async batch(step: number, count: number): Promise<Required<Pairs>> {
     const values = this.size * this.size * 3;
     const degraded = new Float32Array(count * values);
     const clean = new Float32Array(count * values);
-    await Promise.all(
+    const pictures = await Promise.all(
       Array.from({ length: count }, async (_, i) => {
         const draws = new Draws(this.options.seed, step, i);
-        const crop = await this.crop(draws);
+        const picture = this.pick(draws);
+        const crop = await this.crop(picture, draws);
         const { image } = await this.degrader.degrade(
           crop,
           drawDegradation(draws, this.options.ranges ?? defaultRanges),
@@ -73,17 +89,17 @@ export class FolderPairs implements PairSource {
           Float32Array.from(crop.data, (v) => v / 255),
           i * values,
         );
+        return this.paths.indexOf(picture.path);
       }),
     );
-    return { degraded, clean };
+    return { degraded, clean, pictures };
   }
 
   /**
    * A square of the picture, as large as the crop or (at even odds) larger and reduced to it, so that features come in many
    * sizes but never softer than they were photographed; mirrored at even odds; mostly in another light.
    */
-  private async crop(draws: Draws): Promise<Rgb> {
-    const { data, width, height } = this.pick(draws);
+  private async crop({ data, width, height }: Rgb, draws: Draws): Promise<Rgb> {
     const { size } = this;
     const zoom = draws.uniform() < 0.5 ? 1 : (Math.min(width, height) / size) ** draws.uniform();
     const side = Math.round(size * zoom);
@@ -96,7 +112,7 @@ export class FolderPairs implements PairSource {
     return { data: await picture.raw().toBuffer(), width: size, height: size };
   }
 
-  private pick(draws: Draws): Rgb {
+  private pick(draws: Draws): Read {
     const total = this.sets.reduce((sum, { weight }) => sum + weight, 0);
     const point = draws.uniform(0, total);
     let end = 0;
@@ -135,7 +151,7 @@ function digestOf(sets: readonly { weight: number; images: readonly Rgb[] }[]): 
 }
 
 /** All pictures of a folder. Throws ERR_IMAGE for the first that cannot be used, with how many others there are. */
-async function readFolder(folder: string, size: number): Promise<Rgb[]> {
+async function readFolder(folder: string, size: number): Promise<Read[]> {
   const names = (await readdir(folder).catch(() => [])).filter((name) => pictures.test(name)).sort();
   if (!names.length) throw new ReflError('ERR_FILE', `${folder}: no pictures there`);
   const read = await Promise.allSettled(names.map((name) => readPicture(join(folder, name), size)));
@@ -145,13 +161,13 @@ async function readFolder(folder: string, size: number): Promise<Rgb[]> {
     throw new ReflError(failures[0].code, `${failures[0].message}; ${others}`, { cause: failures[0] });
   }
   if (failures.length) throw failures[0];
-  return read.map((outcome) => (outcome as PromiseFulfilledResult<Rgb>).value);
+  return read.map((outcome) => (outcome as PromiseFulfilledResult<Read>).value);
 }
 
-async function readPicture(path: string, size: number): Promise<Rgb> {
+async function readPicture(path: string, size: number): Promise<Read> {
   const { data, width, height } = await decodeImage(path);
   if (width < size || height < size) {
     throw new ReflError('ERR_IMAGE', `${path} is ${width}x${height}: crops of ${size} do not fit`);
   }
-  return { data, width, height };
+  return { path, data, width, height };
 }

@@ -57,7 +57,7 @@ const base: NeededFile = {
 const stage1 = (names: readonly string[], source: string): NeededFile => ({
   role: 'stage1',
   what: 'the first stage, SwinIR',
-  names,
+  names: [trainedStage1, ...names],
   bytes: 90.2e6,
   source,
   licence: apache,
@@ -65,6 +65,7 @@ const stage1 = (names: readonly string[], source: string): NeededFile => ({
 
 /** What `train refl` writes; where one lies beside the published file it is the one that is taken. */
 export const trainedControlNet = 'diffbir_refl.safetensors';
+export const trainedStage1 = 'swinir_refl.safetensors';
 export const trainedAdapters = 'osediff_refl.safetensors';
 
 const controlnet = (names: readonly string[]): NeededFile => ({
@@ -118,7 +119,7 @@ export const knownModels: readonly KnownModel[] = [
     name: 'diffbir-v2.1',
     describe: 'DiffBIR 2.1, two stages, a base of its own that predicts v',
     files: [
-      controlnet(['DiffBIR_v2.1.pt']),
+      controlnet([trainedControlNet, 'DiffBIR_v2.1.pt']),
       laterStage1,
       {
         ...base,

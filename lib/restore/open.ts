@@ -139,11 +139,15 @@ export async function findBrought(
     throw new ReflError('ERR_OPTION', `${name} does not come with this package: ${how}`);
   }
   const paths = await findModelFiles(name, weights, ['tokenizer']);
-  return { paths, config: networks === undefined ? published : await readNetworks(networks) };
+  return { paths, config: await readNetworks(networks) };
 }
 
-/** Reads a file of configurations, and builds the networks once, for it may say anything. */
-async function readNetworks(path: string): Promise<Networks> {
+/**
+ * Reads a file of configurations, and builds the networks once, for it may say anything: throws ERR_OPTION where it describes none.
+ * Without one they are the published ones.
+ */
+export async function readNetworks(path: string | undefined): Promise<Networks> {
+  if (path === undefined) return published;
   try {
     const config = JSON.parse((await readBytes(path)).toString()) as Networks;
     const model = new LatentDiffusion(config);

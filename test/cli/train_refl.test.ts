@@ -22,6 +22,8 @@ await writeTinyModel(tiny);
 const judge = await writeTinyClip(join(folder, 'judge.safetensors'));
 const tokenizer = writeTokenizer(folder);
 const networks = join(folder, 'networks.json');
+const captions = join(folder, 'captions.jsonl');
+await writeFile(captions, '{"image": "photographs/a.png", "caption": "a b"}\n');
 await writeFile(networks, JSON.stringify({ ...tinyDiffBIR, size: 32 }));
 
 /** The first JSON object of every line. */
@@ -83,7 +85,11 @@ test('a network: stopped, gone on, looked at, and restoring otherwise afterwards
 
 const forms = {
   'diffbir-v1': [diffbirFiles, 'diffbir_refl.safetensors', ['--rollout', '2', '--gradient-steps', '1']],
-  'osediff-face': [osediffFiles, 'osediff_refl.safetensors', ['--recompute']],
+  'osediff-face': [
+    osediffFiles,
+    'osediff_refl.safetensors',
+    ['--recompute', '--captions', captions, '--prompt-captions'],
+  ],
 } as const;
 for (const [name, [files, trained, args]] of Object.entries(forms)) {
   test(`${name}: trained from official files, and restoring by what was trained when it lies beside them`, async () => {
@@ -122,8 +128,9 @@ test('wrong use is said in one line', async () => {
     return errorLines(outcome).join();
   };
   assert.match(await lines(['--model', tiny, '--crop', '30']), /multiples of 8 pixels, got 30/);
-  assert.match(await lines(['--model', 'diffbir-v2.1', '--weights', folder]), /diffbir-v2\.1 cannot be trained/);
+  assert.match(await lines(['--model', 'diffbir-v2.1', '--weights', folder]), /lacks .* of diffbir-v2\.1/);
   assert.match(await lines(['--model', 'diffbir-v1']), /weights/);
+  assert.match(await lines(['--model', tiny, '--captions', captions, '--prompt-captions']), /reads no texts/);
   const nothing = await refl(['train', 'refl', photographs, ...common]);
   assert.match(errorLines(nothing).join(), /name folders of photographs, --judge, --tokenizer and --out/);
   assert.match(await lines(['--model', tiny, '--lr', '0']), /learning rates must be above 0/);

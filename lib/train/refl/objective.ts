@@ -1,7 +1,7 @@
 import { ReflError } from '../../errors.ts';
 import type { DType } from '../../graph/dtype.ts';
 import { grad } from '../../graph/grad.ts';
-import { add, affine, cast, clamp } from '../../graph/ops/elementwise.ts';
+import { add, affine, cast, clamp, mul } from '../../graph/ops/elementwise.ts';
 import { globalNorm } from '../../graph/ops/optim.ts';
 import { mean } from '../../graph/ops/reduce.ts';
 import { meanError } from '../../graph/ops/reward.ts';
@@ -36,9 +36,11 @@ export interface Weighted {
   readonly loss: ImageLoss;
 }
 
-/** Features that should stay what a frozen copy of the restorer computes, and that copy's, which are constants to the gradient. */
+/** Features, or weights, that should stay what a frozen copy of the restorer computes, and that copy's, which are constants to the gradient. */
 export interface Drift {
   readonly weight: number;
+  /** A factor of the weight that changes from run to run, []. */
+  readonly strength?: Tensor;
   readonly pairs: readonly (readonly [own: Tensor, frozen: Tensor])[];
 }
 
@@ -82,7 +84,8 @@ export function objective(judged: Judged, terms: Readonly<Record<string, Weighte
   if (drift) {
     const own = drift.pairs.map(([feature]) => feature);
     losses.drift = meanError(drift.pairs);
-    const total = affine(losses.drift, drift.weight);
+    const plain = affine(losses.drift, drift.weight);
+    const total = drift.strength ? mul(plain, drift.strength) : plain;
     const pull = grad(total, own);
     weighted.push(total);
     norms.drift = globalNorm(pull);

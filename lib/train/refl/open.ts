@@ -1,7 +1,8 @@
 import { join } from 'node:path';
+import { alphasCumprod, zeroTerminalSnr } from '../../diffusion/schedule.ts';
 import { ReflError } from '../../errors.ts';
 import { adapterNames, adaptersOf } from '../../models/adapters.ts';
-import { trainedAdapters, trainedControlNet } from '../../models/catalogue.ts';
+import { trainedAdapters, trainedControlNet, trainedStage1 } from '../../models/catalogue.ts';
 import { ControlNet } from '../../models/controlnet.ts';
 import { ControlLDM } from '../../models/diffbir.ts';
 import type { LatentDiffusion } from '../../models/latent.ts';
@@ -9,18 +10,20 @@ import { OSEDiff } from '../../models/osediff.ts';
 import { partOf } from '../../models/parts.ts';
 import { SwinIR } from '../../models/swinir.ts';
 import type { Module } from '../../nn/module.ts';
+import { type DiffBIRVersion, diffbirVersions } from '../../restore/diffbir.ts';
 import { loadAdapted, loadLatent } from '../../restore/latent_files.ts';
 import { openOneStep } from '../../restore/model.ts';
-import { broughtModels, findBrought, type ModelSource, openBase } from '../../restore/open.ts';
+import { findBrought, type ModelSource, openBase, readNetworks } from '../../restore/open.ts';
 import { Prompts } from '../../restore/prompts.ts';
 import type { Stages } from '../../restore/stages.ts';
+import { ClipTokenizer } from '../../text/tokenizer.ts';
 import { type LoadOptions, loadWeights } from '../../weights/load.ts';
 import { openWeights } from '../../weights/open.ts';
 import { saveCheckpoint } from '../checkpoint.ts';
 import type { WalkOptions } from './rollout.ts';
 import type { Compat } from './session.ts';
 import { copyValues, frozenBeside, trainAdapters, trainControlNet } from './trainable.ts';
-import { ControlLDMTrainee, NetworkTrainee, OSEDiffTrainee, type Trainee } from './trainees.ts';
+import { ControlLDMTrainee, NetworkTrainee, OSEDiffTrainee, type TextFeatures, type Trainee } from './trainees.ts';
 
 export interface TraineeOptions extends ModelSource {
   /** Side of the images; what the model was made for by default. */
@@ -29,6 +32,8 @@ export interface TraineeOptions extends ModelSource {
   readonly walk: WalkOptions;
   /** Whether blocks are computed a second time in the backward pass, to save memory. */
   readonly recompute: boolean;
+  /** Whether captions steer restorers that read texts, as OSEDiff was trained to: the empty one does otherwise. */
+  readonly prompts?: boolean;
   readonly compat?: Compat;
   /** Of a restorer that is one network: the name or path of the one whose images its own should stay near, if any. */
   readonly anchor?: string;
@@ -47,7 +52,8 @@ export interface OpenedTrainee {
 type Open = (stages: Stages, name: string, options: TraineeOptions) => Promise<OpenedTrainee>;
 
 /** The restorer that ships, or a file of its kind. */
-const openNetwork: Open = async ({ parameters }, name, { side, anchor }) => {
+const openNetwork: Open = async ({ parameters }, name, { side, anchor, prompts }) => {
+  if (prompts) throw new ReflError('ERR_OPTION', `${name} reads no texts: captions cannot steer it`);
   const load = async (source: string, options?: LoadOptions) => {
     const opened = await openOneStep(source);
     await loadWeights(parameters, opened.module, opened.file, options);
@@ -65,30 +71,50 @@ const openNetwork: Open = async ({ parameters }, name, { side, anchor }) => {
   return { trainee: new NetworkTrainee(module, taken, frozen), side: taken, drift: frozen ? 1 : 0, save };
 };
 
-const openDiffBIR: Open = async (stages, name, { walk, recompute, compat, ...options }) => {
-  const { device, parameters } = stages;
-  const { paths, config } = await findBrought(name, options);
-  const model = new ControlLDM(config);
-  trainControlNet(model);
-  const side = checkSide(name, options.side ?? config.size, model.factor * model.unet.multiple);
-  await loadLatent(stages, model, await openBase(paths));
-  const control = partOf(await openWeights(paths.get('controlnet')!), 'controlnet');
-  await loadWeights(parameters, model.controlnet, control);
-  const [frozen, stage1] = [new ControlNet(config.controlnet), new SwinIR(config.stage1)];
-  await loadWeights(parameters, frozen, control, { frozen: true });
-  await loadWeights(parameters, stage1, partOf(await openWeights(paths.get('stage1')!), 'swinir'), { frozen: true });
-  const context = await emptyText(stages, model);
-  const parts = { model, stage1, frozen, side, context, walk, compat, options: { recompute } };
-  const trainee = await ControlLDMTrainee.create(device, parameters, parts);
+/** SwinIR by itself, in the layout of DiffBIR's first stage: it may be put back as that. */
+const openSwinIR: Open = async ({ parameters }, name, { weights, networks, side, recompute, prompts }) => {
+  if (weights === undefined) throw new ReflError('ERR_OPTION', `${name} needs the path of its file as weights`);
+  if (prompts) throw new ReflError('ERR_OPTION', `${name} reads no texts: captions cannot steer it`);
+  const { stage1, size } = await readNetworks(networks);
+  const module = new SwinIR(stage1);
+  await loadWeights(parameters, module, partOf(await openWeights(weights), 'swinir'));
+  const taken = checkSide(name, side ?? size, (stage1.unshuffle_scale ?? 1) * stage1.window_size);
   const save = async (folder: string): Promise<string> => {
-    const path = join(folder, trainedControlNet);
-    await saveCheckpoint(path, parameters, valuesOf(model.controlnet), { format: 'pt' });
+    const path = join(folder, trainedStage1);
+    await saveCheckpoint(path, parameters, valuesOf(module), { format: 'pt' });
     return path;
   };
-  return { trainee, side, drift: 1e-4, save };
+  return { trainee: new NetworkTrainee(module, taken, undefined, { recompute }), side: taken, drift: 0, save };
 };
 
-const openOSEDiff: Open = async (stages, name, { recompute, ...options }) => {
+const openDiffBIR =
+  (version: DiffBIRVersion): Open =>
+  async (stages, name, { walk, recompute, compat, prompts, ...options }) => {
+    const { device, parameters } = stages;
+    const { paths, config } = await findBrought(name, options);
+    const model = new ControlLDM(config);
+    trainControlNet(model);
+    const side = checkSide(name, options.side ?? config.size, model.factor * model.unet.multiple);
+    await loadLatent(stages, model, await openBase(paths));
+    const control = partOf(await openWeights(paths.get('controlnet')!), 'controlnet');
+    await loadWeights(parameters, model.controlnet, control);
+    const [frozen, stage1] = [new ControlNet(config.controlnet), new SwinIR(config.stage1)];
+    await loadWeights(parameters, frozen, control, { frozen: true });
+    await loadWeights(parameters, stage1, partOf(await openWeights(paths.get('stage1')!), 'swinir'), { frozen: true });
+    const context = await textOf(stages, model, prompts ? (paths.get('tokenizer') ?? options.tokenizer) : undefined);
+    const { prediction, zeroTerminalSnr: isWhole } = version;
+    const noise = { prediction, alphas: isWhole ? zeroTerminalSnr(alphasCumprod()) : alphasCumprod() };
+    const parts = { model, stage1, frozen, side, context, walk, noise, compat, options: { recompute } };
+    const trainee = await ControlLDMTrainee.create(device, parameters, parts);
+    const save = async (folder: string): Promise<string> => {
+      const path = join(folder, trainedControlNet);
+      await saveCheckpoint(path, parameters, valuesOf(model.controlnet), { format: 'pt' });
+      return path;
+    };
+    return { trainee, side, drift: 1e-4, save };
+  };
+
+const openOSEDiff: Open = async (stages, name, { recompute, prompts, ...options }) => {
   const { device, parameters } = stages;
   const { paths, config } = await findBrought(name, options);
   const file = await openWeights(paths.get('adapters')!);
@@ -100,7 +126,7 @@ const openOSEDiff: Open = async (stages, name, { recompute, ...options }) => {
   await loadAdapted(stages, model, await openBase(paths), adapters, {}); // what trains is not frozen
   const frozen = frozenBeside(copy, model);
   await copyValues(parameters, frozen, model);
-  const context = await emptyText(stages, model);
+  const context = await textOf(stages, model, prompts ? (paths.get('tokenizer') ?? options.tokenizer) : undefined);
   const trainee = await OSEDiffTrainee.create(device, { model, frozen, side, context, options: { recompute } });
   const official = adapterNames(file);
   const save = async (folder: string): Promise<string> => {
@@ -113,10 +139,12 @@ const openOSEDiff: Open = async (stages, name, { recompute, ...options }) => {
   return { trainee, side, drift: 1, save };
 };
 
-/** How the models that users bring are opened; DiffBIR 2.1 predicts v, which the rollout does not walk by. */
+/** How the models that users bring are opened. */
 const brought: Readonly<Record<string, Open>> = {
-  'diffbir-v1': openDiffBIR,
-  'diffbir-v2': openDiffBIR,
+  swinir: openSwinIR,
+  'diffbir-v1': openDiffBIR(diffbirVersions.v1),
+  'diffbir-v2': openDiffBIR(diffbirVersions.v2),
+  'diffbir-v2.1': openDiffBIR(diffbirVersions['v2.1']),
   osediff: openOSEDiff,
   'osediff-face': openOSEDiff,
 };
@@ -130,9 +158,6 @@ export const trainedModels: readonly string[] = Object.keys(brought);
  */
 export async function openTrainee(stages: Stages, name: string, options: TraineeOptions): Promise<OpenedTrainee> {
   if (Object.hasOwn(brought, name)) return brought[name](stages, name, options);
-  if (broughtModels.includes(name)) {
-    throw new ReflError('ERR_OPTION', `${name} cannot be trained: it predicts v; ${trainedModels.join(', ')} can`);
-  }
   return openNetwork(stages, name, options);
 }
 
@@ -141,9 +166,15 @@ function checkSide(name: string, side: number, unit: number): number {
   throw new ReflError('ERR_OPTION', `${name} trains on images of multiples of ${unit} pixels, got ${side}`);
 }
 
-/** What the networks read of the empty text, which steers all images. */
-async function emptyText(stages: Stages, model: LatentDiffusion) {
-  return { values: await new Prompts(stages, model).features(['']), shape: model.textShape };
+/**
+ * What the networks read of the empty text, which steers all images; and, given a tokenizer's file, of others. Throws ERR_OPTION
+ * where its words are not those that the network knows.
+ */
+async function textOf(stages: Stages, model: LatentDiffusion, tokenizer: string | undefined): Promise<TextFeatures> {
+  const words = tokenizer === undefined ? undefined : await ClipTokenizer.load(tokenizer);
+  const prompts = new Prompts(stages, model, words);
+  const of = words && ((text: string) => prompts.features([text]));
+  return { values: await prompts.features(['']), shape: model.textShape, of };
 }
 
 const valuesOf = (module: Module) => new Map([...module.namedParameters()].map(([key, { value }]) => [key, value]));

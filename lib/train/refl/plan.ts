@@ -90,6 +90,7 @@ const planOSEDiff: Make = async (device, parameters, half, options) => {
 const plans: Readonly<Record<string, Make>> = {
   'diffbir-v1': planDiffBIR,
   'diffbir-v2': planDiffBIR,
+  'diffbir-v2.1': planDiffBIR,
   osediff: planOSEDiff,
   'osediff-face': planOSEDiff,
 };

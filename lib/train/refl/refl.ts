@@ -1,21 +1,14 @@
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { Lock } from '../../data/lock.ts';
 import type { PairSource } from '../../data/pairs.ts';
 import { ReflError } from '../../errors.ts';
 import { makeFolder } from '../../image/files.ts';
 import type { Device, Parameters } from '../../runtime/index.ts';
-import { openSafetensors } from '../../weights/safetensors.ts';
-import { overwriteFrom, saveCheckpoint } from '../checkpoint.ts';
 import { EventWriter } from '../events.ts';
-import {
-  checkpointPath,
-  checkResumable,
-  newestCheckpoint,
-  pruneCheckpoints,
-  removeUnfinished,
-  runKey,
-} from '../resume.ts';
-import { type ReflModels, Session, type SessionOptions, type StepFigures } from './session.ts';
+import { checkpointPath, removeUnfinished, runKey } from '../resume.ts';
+import { type Course, drawnAs, type ReflModels, Session, type SessionOptions, type StepFigures } from './session.ts';
+import { States } from './state.ts';
 import { type Validation, writeGrid } from './validation.ts';
 import { type Alarm, alarmsOf, type Observation } from './watch.ts';
 
@@ -29,7 +22,19 @@ export interface ReflOptions extends SessionOptions {
   readonly validateEvery?: number;
   /** Go on from a state of a run with other options than these, which is refused otherwise. */
   readonly override?: boolean;
+  /** What is done when a look raises an alarm; `warn` by default. */
+  readonly onAlarm?: OnAlarm;
 }
+
+/**
+ * `warn`: tell. `pause`: write a state and end with ERR_ALARM; the same call goes on. `rollback`: go back to the last look that
+ * raised nothing, draw other crops and noise from there on, and learn at half the rate; after {@link mostAnswers} times, pause.
+ * `strengthen`: from now on the judge learns twice as often, and drift costs twice as much; so many times, then warn.
+ */
+export type OnAlarm = 'warn' | 'pause' | 'rollback' | 'strengthen';
+
+/** So often a run is rolled back, or strengthened. */
+const mostAnswers = 3;
 
 export interface ReflStep extends StepFigures {
   /** From 1. */
@@ -59,6 +64,8 @@ export interface ReflObservation {
   readonly observation: Observation;
   /** What has become worse since the first look in a way that the reward does not tell. */
   readonly alarms: readonly Alarm[];
+  /** What was done about them. */
+  readonly answer?: OnAlarm;
   /** Where the pictures lie: what came in, what was made of it, and the photograph, side by side. */
   readonly preview: string;
 }
@@ -93,80 +100,121 @@ export async function trainRefl(
   options: ReflOptions,
   { signal, onStart, onStep, onObserved }: ReflEvents = {},
 ): Promise<string | undefined> {
-  const { out, steps, checkpointEvery, validateEvery = 500, override = false, ...decisive } = options;
+  const { out, steps, checkpointEvery, validateEvery = 500, override = false, onAlarm = 'warn', ...decisive } = options;
   await makeFolder(out);
   using _ = await Lock.take(join(out, '.lock'), out);
   await removeUnfinished(out);
   using session = new Session(models, options);
   await session.create(parameters);
   const weights = Object.entries(models.terms).map(([name, { weight }]) => [name, weight]);
-  const { trainee, caption } = models;
-  const data = { side: pairs.size, caption: [...caption], pictures: pairs.digest };
+  const { trainee, caption, captions } = models;
+  const words = captions && createHash('sha256').update(JSON.stringify(captions.map(({ text }) => text)));
+  const data = { side: pairs.size, caption: [...caption], captions: words?.digest('hex'), pictures: pairs.digest };
   const told = { weights, ...data, recipe: trainee.recipe, device: device.kind };
   const key = runKey({ ...decisive, ...told }, device);
-  const newest = await newestCheckpoint(out);
-  let from = 0;
-  let overridden: readonly string[] = [];
-  let first: Observation | undefined;
-  if (newest) {
-    const { metadata } = await openSafetensors(newest);
-    overridden = checkResumable(newest, metadata, key, override);
-    await overwriteFrom(newest, parameters, session.leaves, override);
-    from = Number(metadata.step);
-    session.judged = Number(metadata.judged);
-    first = metadata.first ? JSON.parse(metadata.first) : undefined;
-  }
+  const states = new States(out, key, parameters, session);
+  const { progress } = states;
+  const overridden = await states.resume(override);
   await session.compile(device, parameters, pairs.size);
+  if (onAlarm === 'strengthen' && !options.moving && !session.isHeld) {
+    throw new ReflError(
+      'ERR_OPTION',
+      'there is nothing to strengthen: no judge learns, and nothing is kept from drifting',
+    );
+  }
   const { trained, peakBytes } = session;
+  const from = progress.step;
   onStart?.({ trained, peakBytes, stateBytes: parameters.bytes, from, overridden });
 
-  await using log = await EventWriter.open(out, from + 1);
-  const observe = async (step: number): Promise<void> => {
-    if (!validation) return;
+  await using logs = new Logs(out);
+  await logs.begin(from + 1);
+  const observe = async (): Promise<OnAlarm | undefined> => {
+    if (!validation) return undefined;
+    const { step } = progress;
     const { observation, grid } = await validation.observe();
-    first ??= observation;
+    progress.first ??= observation;
     const preview = join(out, `preview-${String(step).padStart(8, '0')}.png`);
     await writeGrid(preview, grid);
-    const alarms = alarmsOf(first, observation);
-    await log.scalars(step, observedScalars(observation, alarms));
-    await onObserved?.({ step, observation, alarms, preview });
+    const alarms = alarmsOf(progress.first, observation);
+    await logs.scalars(step, observedScalars(observation, alarms));
+    const answer = alarms.length ? answerTo(onAlarm, session.course) : undefined;
+    await onObserved?.({ step, observation, alarms, preview, answer });
+    if (!alarms.length && onAlarm === 'rollback') await states.keep();
+    if (answer === 'strengthen') session.course.strength++;
+    return answer;
   };
-  if (!from) await observe(0);
-  const load = (step: number) => pairs.batch(step, options.batch * options.accumulate);
+  if (!from) await observe();
+  const load = (step: number) => pairs.batch(drawnAs(step, session.course), options.batch * options.accumulate);
   let next = load(from);
   let bad = 0;
   let skipped = 0;
-  for (let done = from; done < steps; ) {
+  while (progress.step < steps) {
     const start = performance.now();
     const images = await next;
-    if (done + 1 < steps) next = load(done + 1);
+    if (progress.step + 1 < steps) next = load(progress.step + 1);
     next.catch(() => {}); // met where it is awaited
-    const figures = await session.step(done, images);
-    done++;
+    const figures = await session.step(progress.step, images);
+    const done = ++progress.step;
     bad = Number.isFinite(figures.norm) ? 0 : bad + 1;
     skipped += bad ? 1 : 0;
     onStep?.({ step: done, steps, ...figures, seconds: (performance.now() - start) / 1000, skipped });
-    await log.scalars(done, scalarsOf(figures));
+    await logs.scalars(done, scalarsOf(figures));
     if (bad === mostBad) {
       throw new ReflError(
         'ERR_DIVERGED',
         `${bad} steps in a row up to ${done} had no finite gradient; go on from the newest checkpoint in ${out} with a lower learning rate`,
       );
     }
-    if (done % validateEvery === 0 || done === steps) await observe(done);
-    // What led to gradients that are not finite would push the states from before it out.
-    if (done === steps || (!bad && (done % checkpointEvery === 0 || signal?.aborted))) {
-      const progress = { step: String(done), judged: String(session.judged) };
-      const metadata = { ...progress, ...(first ? { first: JSON.stringify(first) } : {}), ...key };
-      await saveCheckpoint(checkpointPath(out, done), parameters, session.leaves, metadata);
-      await pruneCheckpoints(out);
-    }
-    if (signal?.aborted && done < steps) {
+    const answer = done % validateEvery === 0 || done === steps ? await observe() : undefined;
+    if (answer === 'rollback') {
       await next.catch(() => {});
-      return undefined;
+      await states.rollBack();
+      if (signal?.aborted) return undefined;
+      await logs.begin(progress.step + 1);
+      next = load(progress.step);
+      continue;
+    }
+    // What led to gradients that are not finite would push the states from before it out.
+    const isDue = done % checkpointEvery === 0 || signal?.aborted || answer === 'pause';
+    if (done === steps || (!bad && isDue)) await states.save();
+    if (done < steps && (signal?.aborted || answer === 'pause')) {
+      await next.catch(() => {});
+      if (answer !== 'pause') return undefined;
+      const how = 'the same command goes on from here, with --on-alarm warn without pausing again';
+      throw new ReflError('ERR_ALARM', `paused after step ${done}, where the watch raised alarms: ${how}`);
     }
   }
   return checkpointPath(out, Math.max(from, steps));
+}
+
+/** What is done about alarms at this point of a run. */
+function answerTo(onAlarm: OnAlarm, { branch, strength }: Course): OnAlarm {
+  if (onAlarm === 'rollback' && branch === mostAnswers) return 'pause';
+  return onAlarm === 'strengthen' && strength === mostAnswers ? 'warn' : onAlarm;
+}
+
+/** A run's event files: one for each time that it begins or goes back. */
+class Logs {
+  private readonly folder: string;
+  private writer: EventWriter | undefined;
+
+  constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  /** @param step the next one that will be written */
+  async begin(step: number): Promise<void> {
+    await this.writer?.close();
+    this.writer = await EventWriter.open(this.folder, step);
+  }
+
+  scalars(step: number, values: Readonly<Record<string, number>>): Promise<void> {
+    return this.writer!.scalars(step, values);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.writer?.close();
+  }
 }
 
 const tagged = (folder: string, values: Readonly<Record<string, number>>): [string, number][] =>

@@ -2,7 +2,7 @@ import type { Draws } from '../../data/draws.ts';
 import { weightedSum } from '../../diffusion/denoise.ts';
 import { NoiseSource, Sampling } from '../../diffusion/sampling.ts';
 import { alphasCumprod, leadingTimesteps } from '../../diffusion/schedule.ts';
-import { ddimSteps, levelsOf, type Step } from '../../diffusion/steps.ts';
+import { ddimSteps, levelsOf, type Prediction, type Step } from '../../diffusion/steps.ts';
 import { ReflError } from '../../errors.ts';
 import { cast } from '../../graph/ops/elementwise.ts';
 import { mean } from '../../graph/ops/reduce.ts';
@@ -29,13 +29,26 @@ export interface WalkOptions {
 /** What DiffusionReward's code does: 50 steps with an eta each, ending at t = 1 or 21, the last one with a gradient. */
 export const paperWalk: WalkOptions = { steps: 50, traced: 1, eta: 'uniform', ends: 2 };
 
+/** What the network predicts, and at which levels of noise it learned to. */
+export interface NoiseModel {
+  readonly prediction: Prediction;
+  readonly alphas: Float64Array;
+}
+
+/** Stable Diffusion's. */
+export const plainNoise: NoiseModel = { prediction: 'eps', alphas: alphasCumprod() };
+
 /** The steps of one image's walk, first one first. Throws ERR_OPTION where there are fewer than have gradients. */
-export function drawWalk(draws: Draws, { steps, traced, eta, ends, from = Infinity }: WalkOptions): Step[] {
+export function drawWalk(
+  draws: Draws,
+  { steps, traced, eta, ends, from = Infinity }: WalkOptions,
+  { alphas, prediction } = plainNoise,
+): Step[] {
   const timesteps = leadingTimesteps(steps)
     .filter((t) => t <= from)
     .reverse();
   const etas = timesteps.map(() => (eta === 'uniform' ? draws.uniform() : eta));
-  const walk = ddimSteps(levelsOf(alphasCumprod(), [...timesteps, 0]), 'eps', etas);
+  const walk = ddimSteps(levelsOf(alphas, [...timesteps, 0]), prediction, etas);
   const length = walk.length - draws.below(ends);
   if (length < traced) {
     throw new ReflError('ERR_OPTION', `a walk of ${length} steps has no ${traced} to differentiate`);
@@ -55,6 +68,7 @@ export interface RolloutShapes extends Precision {
   readonly latent: Shape;
   /** Of the text's features, [L, context_dim]. */
   readonly context: Shape;
+  readonly noise?: NoiseModel;
   /** Runs on every step, too, for nothing, as in the published code. */
   readonly idle?: ControlNet;
 }
@@ -78,8 +92,10 @@ export class Rollout {
   private readonly sampling: Sampling;
   private readonly noise: NoiseSource;
   private readonly mix: Program;
+  private readonly alphas: Float64Array;
 
-  private constructor(predict: Program, sampling: Sampling, noise: NoiseSource, mix: Program) {
+  private constructor(predict: Program, sampling: Sampling, noise: NoiseSource, mix: Program, { alphas } = plainNoise) {
+    this.alphas = alphas;
     this.predict = predict;
     this.sampling = sampling;
     this.noise = noise;
@@ -103,7 +119,7 @@ export class Rollout {
       const noise = await NoiseSource.create(device, one);
       made.push(noise);
       const y = weightedSum(input('weights', [2]), [input('hint', one), input('noise', one)]);
-      return new Rollout(predict, sampling, noise, await device.compile({ outputs: { y } }));
+      return new Rollout(predict, sampling, noise, await device.compile({ outputs: { y } }), shapes.noise);
     } catch (error) {
       for (const part of made) part.dispose();
       throw error;
@@ -143,7 +159,7 @@ export class Rollout {
   }
 
   private async noised(hint: Float32Array, noise: Float32Array, timestep: number): Promise<Float32Array> {
-    const alpha = alphasCumprod()[timestep];
+    const alpha = this.alphas[timestep];
     const weights = Float32Array.of(Math.sqrt(alpha), Math.sqrt(1 - alpha));
     return (await this.mix.run({ weights, hint, noise })).y as Float32Array;
   }

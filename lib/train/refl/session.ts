@@ -1,6 +1,7 @@
 import { Draws } from '../../data/draws.ts';
+import type { Pairs } from '../../data/pairs.ts';
 import type { TypedArray } from '../../graph/dtype.ts';
-import { input } from '../../graph/tensor.ts';
+import { input, parameterLeaf, type Tensor } from '../../graph/tensor.ts';
 import type { CLIP } from '../../models/clip.ts';
 import type { Device, Parameters } from '../../runtime/index.ts';
 import type { Leaves } from '../checkpoint.ts';
@@ -14,6 +15,8 @@ import type { Sample, Trainee } from './trainees.ts';
 export interface MovingOptions {
   /** Steps of the restorer for each of the judge. */
   readonly every: number;
+  /** The first and last steps, from 1, of the times at which it learns; always when left out. */
+  readonly during?: readonly (readonly [first: number, last: number])[];
   readonly lr: number;
   /** Factor of its loss. */
   readonly weight: number;
@@ -37,8 +40,10 @@ export interface SessionOptions extends Precision {
   /** Longest gradient; none is shortened without. */
   readonly clip?: number;
   readonly seed: number;
-  /** Weight of the drift from the frozen copy, where the trainee has one. */
+  /** Weight of the drift from what the restorer was. */
   readonly drift: number;
+  /** What must not drift: what the trainee names, where it names something, or the weights that train, tensor by tensor. */
+  readonly kept?: Kept;
   /** Left out: the judge stays as it is. */
   readonly moving?: MovingOptions;
   /** Whether the judge's blocks are computed a second time as it learns, to save memory. */
@@ -53,6 +58,8 @@ export interface SessionOptions extends Precision {
  */
 export type Compat = 'official';
 
+export type Kept = 'features' | 'weights';
+
 /** What trains, and what by. All values are in the same parameters. */
 export interface ReflModels {
   readonly trainee: Trainee;
@@ -60,8 +67,38 @@ export interface ReflModels {
   readonly terms: Readonly<Record<string, Weighted>>;
   /** The face reward model that moves, with what of it trains marked. */
   readonly judge: CLIP;
-  /** Tokens of the caption that all images share. */
+  /** Tokens of the caption of pictures that have none of their own. */
   readonly caption: Int32Array;
+  /** Captions by the numbers of {@link StepImages}' pictures. */
+  readonly captions?: readonly Caption[];
+}
+
+/** What a picture shows: in words for the restorer, if it reads any, and as the judge's tokens. */
+export interface Caption {
+  readonly text: string;
+  readonly ids: Int32Array;
+}
+
+/** What changes in a run beside the weights. */
+export interface Course {
+  /** Updates of the judge that were made. */
+  judged: number;
+  /** How often the run was rolled back: each time it takes another way, at half the rate. */
+  branch: number;
+  /** How often it was strengthened: each time the judge learns twice as often and the drift costs twice as much. */
+  strength: number;
+}
+
+/** Numbers of steps that no run reaches: what is drawn in one branch is not drawn in another. */
+const branchSteps = 2 ** 24;
+
+/** The number that says what is drawn in step number `step`, from 0. */
+export const drawnAs = (step: number, { branch }: Course): number => step + branch * branchSteps;
+
+/** Whether the judge learns in step number `step`, from 1. */
+export function learnsIn(step: number, { every, during }: MovingOptions, { strength }: Course): boolean {
+  const isTime = !during || during.some(([first, last]) => first <= step && step <= last);
+  return isTime && step % Math.max(1, Math.floor(every / 2 ** strength)) === 0;
 }
 
 /** What a step came to. */
@@ -77,28 +114,30 @@ export interface StepFigures {
 }
 
 /** The images of a step, [batch * accumulate, side, side, 3] in [0, 1]. */
-export interface StepImages {
-  readonly degraded: Float32Array;
-  readonly clean: Float32Array;
-}
+export type StepImages = Pairs;
 
 /** The learners of a run and their programs: what makes a step. */
 export class Session {
   /** What a checkpoint holds. */
   readonly leaves: Leaves;
-  /** Updates of the judge that were made. */
-  judged = 0;
+  readonly course: Course = { judged: 0, branch: 0, strength: 0 };
+  /** Whether the restorer is kept from drifting away from what it was. */
+  isHeld = false;
   private readonly models: ReflModels;
   private readonly options: SessionOptions;
   private readonly restorer: Learner;
   private readonly judge: Learner | undefined;
+  /** What the weights were when all began, where they must not drift from that. */
+  private readonly before: readonly Tensor[];
   private programs: { restorer: LearnerPrograms; judge?: LearnerPrograms } | undefined;
 
   constructor(models: ReflModels, options: SessionOptions) {
     this.models = models;
     this.options = options;
-    const { weightDecay, clip, moving } = options;
+    const { weightDecay, clip, moving, kept } = options;
     this.restorer = new Learner(models.trainee.module, { weightDecay, clip, average: false });
+    const { weights } = this.restorer;
+    this.before = kept === 'weights' ? weights.map(({ shape, dtype }) => parameterLeaf(shape, dtype)) : [];
     this.judge = moving && new Learner(models.judge, { ...moving, average: false });
     const learners = { restorer: this.restorer, ...(this.judge ? { judge: this.judge } : {}) };
     this.leaves = new Map(
@@ -119,8 +158,11 @@ export class Session {
     return programs.reduce((sum, { peakBytes }) => sum + peakBytes, this.models.trainee.peakBytes);
   }
 
-  /** Makes the optimizers' state beside the weights. */
+  /** Makes the optimizers' state beside the weights, which have the values that they begin with. */
   async create(parameters: Parameters): Promise<void> {
+    for (const [i, leaf] of this.before.entries()) {
+      parameters.add(leaf, { data: await parameters.read(this.restorer.weights[i]), frozen: true });
+    }
     await this.restorer.create(parameters);
     await this.judge?.create(parameters);
   }
@@ -129,10 +171,14 @@ export class Session {
   async compile(device: Device, parameters: Parameters, side: number): Promise<void> {
     const { trainee, terms, judge, caption } = this.models;
     const { batch, accumulate, drift, moving, recompute, compute, compat } = this.options;
-    const { images, drift: pairs } = trainee.restore(batch);
+    const { images, drift: features } = trainee.restore(batch);
+    const pairs = this.before.length
+      ? this.before.map((leaf, i) => [this.restorer.weights[i], leaf] as const)
+      : features;
     const targets = input('targets', [batch, side, side, 3]);
     const captions = input('captions', [batch, caption.length], 'i32');
-    const kept = pairs.length ? { weight: drift, pairs } : undefined;
+    this.isHeld = pairs.length > 0 && drift > 0;
+    const kept = pairs.length ? { weight: drift, strength: input('strength', []), pairs } : undefined;
     const { losses, norms, gradients } = objective({ images, targets, captions }, terms, kept);
     const named = (prefix: string, tensors: typeof losses): typeof losses =>
       Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [prefix + name, tensor]));
@@ -151,37 +197,43 @@ export class Session {
   }
 
   /** Step number `step`, from 0. */
-  async step(step: number, { degraded, clean }: StepImages): Promise<StepFigures> {
-    const { trainee, caption } = this.models;
+  async step(step: number, { degraded, clean, pictures }: StepImages): Promise<StepFigures> {
+    const { trainee, caption, captions } = this.models;
     const { batch, accumulate, lr, seed, moving, compat } = this.options;
+    const { course } = this;
+    const [drawn, strength] = [drawnAs(step, course), Float32Array.of(2 ** course.strength)];
     const { restorer, judge } = this.programs!;
     const size = degraded.length / (batch * accumulate);
     const part = (all: Float32Array, first: number, count: number): Float32Array =>
       all.subarray(first * size, (first + count) * size);
-    const captions = Int32Array.from({ length: batch * caption.length }, (_, i) => caption[i % caption.length]);
-    const beside = (k: number) => ({ targets: part(clean, k * batch, batch), captions });
+    const said = (place: number): Caption | undefined => captions?.[pictures?.[place] ?? -1];
+    const beside = (k: number) => {
+      const ids = new Int32Array(batch * caption.length);
+      for (let i = 0; i < batch; i++) ids.set(said(k * batch + i)?.ids ?? caption, i * caption.length);
+      return { targets: part(clean, k * batch, batch), captions: ids };
+    };
 
     const found: Record<string, TypedArray>[] = [];
     for (let k = 0; k < accumulate; k++) {
       const samples = Array.from({ length: batch }, (_, i): Sample => {
         const place = k * batch + i;
-        return { degraded: part(degraded, place, 1), draws: new Draws(seed, step, place) };
+        return { degraded: part(degraded, place, 1), draws: new Draws(seed, drawn, place), text: said(place)?.text };
       });
       // What is added first clears what was there.
       const place = compat === 'official' ? 0 : k;
-      found.push(await restorer.add({ ...(await trainee.enter(samples)), ...beside(k) }, place));
+      found.push(await restorer.add({ ...(await trainee.enter(samples)), ...beside(k), strength }, place));
     }
-    const norm = await restorer.update(step + 1, lr);
+    const norm = await restorer.update(step + 1, lr / 2 ** course.branch);
     const figures = { losses: means(found, 'loss.'), norms: means(found, 'norm.'), norm };
-    if (!judge || !moving || (step + 1) % moving.every) return figures;
+    if (!judge || !moving || !learnsIn(step + 1, moving, course)) return figures;
 
     const told: Record<string, TypedArray>[] = [];
     const first = compat === 'official' ? accumulate - 1 : 0;
     for (let k = first; k < accumulate; k++) {
       told.push(await judge.add({ restored: found[k].images, ...beside(k) }, k - first));
     }
-    this.judged++;
-    await judge.update(this.judged, moving.lr);
+    course.judged++;
+    await judge.update(course.judged, moving.lr);
     const { loss, margin } = means(told, '');
     return { ...figures, judge: { loss, margin } };
   }

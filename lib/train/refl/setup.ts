@@ -17,7 +17,7 @@ import { loadWeights } from '../../weights/load.ts';
 import { openWeights } from '../../weights/open.ts';
 import { lpipsLoss, paperWeights, rewardLoss, type Weighted, waveletLoss } from './objective.ts';
 import { type OpenedTrainee, openTrainee, type TraineeOptions } from './open.ts';
-import type { ReflModels, StepImages } from './session.ts';
+import type { Caption, ReflModels, StepImages } from './session.ts';
 import { Validation, type ValidationModels } from './validation.ts';
 
 export interface SetupOptions extends TraineeOptions {
@@ -31,7 +31,8 @@ export interface SetupOptions extends TraineeOptions {
   readonly independent?: string;
   /** What of the judge may move. */
   readonly unlocked: Unlocked | 'all';
-  /** The caption that all images share. */
+  /** What pictures show by their paths, where it is known; and the caption of all others. */
+  readonly captionOf?: (path: string) => string | undefined;
   readonly caption: string;
   /** Weights of the losses of images: {@link paperWeights} by default. */
   readonly lossWeights?: Readonly<Record<'reward' | 'lpips' | 'wavelet', number>>;
@@ -45,6 +46,8 @@ export interface SetupOptions extends TraineeOptions {
 /** Images that are only looked at, of the trainee's side. */
 export interface HeldOut {
   readonly images: StepImages;
+  /** Of the pictures that they are from, by their numbers: captions go by them. */
+  readonly paths?: readonly string[];
   /** What is measured of them besides what always is; of judges, `reward` is the one that trains. */
   measures(stages: Stages, reward: Reward): Promise<Pick<ValidationModels, 'distances' | 'others'>>;
 }
@@ -87,6 +90,16 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
     const length = judge.positional_embedding.value.shape[0];
     const { ids: caption, shortened } = tokenizer.encode([options.caption], length);
     if (shortened.length) notes.push('the caption is too long for the judge and loses its end');
+    const captionsFor = (paths: readonly string[], what: string): Caption[] | undefined => {
+      if (!options.captionOf) return undefined;
+      const found = paths.map(options.captionOf);
+      const missing = found.filter((text) => text === undefined).length;
+      if (missing) notes.push(`${missing} of ${paths.length} ${what} have no caption and count as: ${options.caption}`);
+      const texts = found.map((known) => known ?? options.caption);
+      const { ids, shortened } = tokenizer.encode(texts, length);
+      if (shortened.length) notes.push(`${shortened.length} captions of ${what} are too long and lose their ends`);
+      return texts.map((text, i) => ({ text, ids: ids.subarray(i * length, (i + 1) * length) }));
+    };
 
     const asReward = (clip: CLIP): Reward => frmReward(clip, { antialias: options.compat !== 'official' });
     const { lossWeights: weights = paperWeights } = options;
@@ -105,17 +118,24 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
 
     const { side, trainee } = opened;
     const pairs = held(await FolderPairs.open(device, options.photographs, { size: side, seed: options.seed }));
-    const models = { trainee, terms, judge, caption };
+    const captions = captionsFor(pairs.paths, 'photographs');
+    const models = { trainee, terms, judge, caption, captions };
     if (!options.heldOut) return { stages, opened, models, pairs, notes, dispose };
     const { independent } = options;
     const other = independent === undefined ? undefined : await openJudge(stages, independent, tokenizer, undefined);
-    const { images, measures } = await lookedAt(device, options.heldOut, side);
+    const { images, measures, paths } = await lookedAt(device, options.heldOut, side);
     const measured = await measures(stages, reward);
     const validation = await Validation.create(
       device,
       stages.parameters,
       {
-        ...{ trainee, caption, reward, independent: other && asReward(other) },
+        ...{
+          trainee,
+          caption,
+          captions: paths && captionsFor(paths, 'held-out photographs'),
+          reward,
+          independent: other && asReward(other),
+        },
         ...{ distances: { ...distances, ...measured.distances }, others: measured.others },
       },
       { held: images, side },
@@ -132,7 +152,8 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
 async function lookedAt(device: Device, from: NonNullable<SetupOptions['heldOut']>, size: number): Promise<HeldOut> {
   if ('images' in from) return from;
   using looked = await FolderPairs.open(device, [{ folder: from.folder, weight: 1 }], { size, seed: 0 });
-  return { images: await looked.batch(0, from.looks), measures: async () => ({ distances: {} }) };
+  const { paths } = looked;
+  return { images: await looked.batch(0, from.looks), paths, measures: async () => ({ distances: {} }) };
 }
 
 /** Loads a face reward model; `unlocked` says what of it may move, nothing where it is left out. */

@@ -19,7 +19,15 @@ import {
   restoredByControlLDM,
   restoredByOSEDiff,
 } from './restored.ts';
-import { drawWalk, Rollout, type RolloutShapes, type WalkOptions, walkGraph } from './rollout.ts';
+import {
+  drawWalk,
+  type NoiseModel,
+  plainNoise,
+  Rollout,
+  type RolloutShapes,
+  type WalkOptions,
+  walkGraph,
+} from './rollout.ts';
 import type { Compat } from './session.ts';
 
 /** A degraded image of one training step, and what is drawn for it. */
@@ -27,6 +35,8 @@ export interface Sample {
   /** [side, side, 3] in [0, 1]. */
   readonly degraded: Float32Array;
   readonly draws: Draws;
+  /** What it shows, where that is known. */
+  readonly text?: string;
 }
 
 /** A restorer that trains: how it restores a batch in the graph, and what that is fed. */
@@ -44,8 +54,8 @@ export interface Trainee {
   dispose(): void;
 }
 
-/** From images [N, H, W, 3] in [0, 1] to images. */
-export type ImageNetwork = Module & { forward(x: Tensor): Tensor };
+/** A network from images [N, H, W, 3] in [0, 1] to images. */
+export type ImageNetwork = Module & { forward(x: Tensor, options?: ForwardOptions): Tensor };
 
 /** A network that restores in one go: SwinIR alone, or the restorer that ships. */
 export class NetworkTrainee implements Trainee {
@@ -54,20 +64,22 @@ export class NetworkTrainee implements Trainee {
   readonly module: ImageNetwork;
   private readonly side: number;
   private readonly frozen: ImageNetwork | undefined;
+  private readonly options: ForwardOptions;
 
   /**
    * @param side of the images; {@link Sample} says what they hold
    * @param frozen a copy that does not train, whose images those of the module should stay near
    */
-  constructor(module: ImageNetwork, side: number, frozen?: ImageNetwork) {
+  constructor(module: ImageNetwork, side: number, frozen?: ImageNetwork, options: ForwardOptions = {}) {
     this.module = module;
     this.side = side;
     this.frozen = frozen;
+    this.options = options;
   }
 
   restore(count: number): Restored {
     const degraded = input('degraded', [count, this.side, this.side, 3]);
-    const images = this.module.forward(degraded);
+    const images = this.module.forward(degraded, this.options);
     return { images, drift: this.frozen ? [[images, this.frozen.forward(degraded)]] : [] };
   }
 
@@ -78,12 +90,23 @@ export class NetworkTrainee implements Trainee {
   dispose(): void {}
 }
 
+export interface TextFeatures {
+  readonly shape: Shape;
+  /** Of the one text for all images: DiffusionReward's is empty. */
+  readonly values: Float32Array;
+  /** Of what an image shows, instead, where that is known. */
+  readonly of?: (text: string) => Promise<Float32Array>;
+}
+
+const featuresFor = async ({ values, of }: TextFeatures, { text }: Sample): Promise<Float32Array> =>
+  of && text !== undefined ? of(text) : values;
+
 /** What restorers in latent space have in common when they train. */
 export interface LatentTrainee extends Precision {
   /** Side of the images, a multiple of what the networks need. */
   readonly side: number;
-  /** Features of the one text that steers all images, [L, context_dim]: DiffusionReward's is empty. */
-  readonly context: { readonly values: Float32Array; readonly shape: Shape };
+  /** Features of the text that steers, [L, context_dim]. */
+  readonly context: TextFeatures;
   readonly options?: ForwardOptions;
 }
 
@@ -94,6 +117,8 @@ export interface ControlLDMTraineeParts extends LatentTrainee {
   /** A copy of the ControlNet that does not train. */
   readonly frozen?: ControlNet;
   readonly walk: WalkOptions;
+  /** Stable Diffusion's by default. */
+  readonly noise?: NoiseModel;
   readonly compat?: Compat;
 }
 
@@ -108,8 +133,14 @@ export class ControlLDMTrainee implements Trainee {
 
   private constructor(parts: ControlLDMTraineeParts, latent: Shape, condition: Program, rollout: Rollout) {
     this.module = parts.model.controlnet;
-    const { walk, compute } = parts;
-    this.recipe = { form: 'controlled', walk, compute };
+    const { walk, compute, context, noise = plainNoise } = parts;
+    this.recipe = {
+      form: 'controlled',
+      walk,
+      compute,
+      prediction: noise.prediction,
+      texts: context.of ? 'captions' : 'one',
+    };
     this.parts = parts;
     this.latent = latent;
     this.condition = condition;
@@ -159,19 +190,22 @@ export class ControlLDMTrainee implements Trainee {
   }
 
   async enter(samples: readonly Sample[]): Promise<Values> {
-    const { walk, context } = this.parts;
+    const { walk, context, noise } = this.parts;
     const entries: Entry[] = [];
-    const hints: Float32Array[] = [];
-    for (const { degraded, draws } of samples) {
+    const [hints, texts]: Float32Array[][] = [[], []];
+    for (const sample of samples) {
+      const { degraded, draws } = sample;
       const hint = (await this.condition.run({ degraded })).hint as Float32Array;
-      const steps = drawWalk(draws, walk);
-      entries.push(await this.rollout.enter({ hint, context: context.values }, steps, walk, draws.seed()));
+      const steps = drawWalk(draws, walk, noise);
+      const text = await featuresFor(context, sample);
+      entries.push(await this.rollout.enter({ hint, context: text }, steps, walk, draws.seed()));
       hints.push(hint);
+      texts.push(text);
     }
     return {
       ...lastStepsFeeds(entries),
       hint: concatenated(hints),
-      context: concatenated(samples.map(() => context.values)),
+      context: concatenated(texts),
     };
   }
 
@@ -187,8 +221,11 @@ function conditionOf({ model, stage1, side, compute }: ControlLDMTraineeParts): 
   return cast(model.encode(stage1.forward(degraded)).mean, 'f32');
 }
 
-const walkedShapes = ({ context, compute, compat, frozen }: ControlLDMTraineeParts, hint: Tensor): RolloutShapes => ({
-  ...{ latent: hint.shape.slice(1), context: context.shape, compute },
+const walkedShapes = (
+  { context, compute, compat, frozen, noise }: ControlLDMTraineeParts,
+  hint: Tensor,
+): RolloutShapes => ({
+  ...{ latent: hint.shape.slice(1), context: context.shape, compute, noise },
   idle: compat === 'official' ? frozen : undefined,
 });
 
@@ -208,7 +245,7 @@ export class OSEDiffTrainee implements Trainee {
 
   private constructor(parts: OSEDiffTraineeParts, latent: Shape, noise: NoiseSource) {
     this.module = parts.model;
-    this.recipe = { form: 'one step', compute: parts.compute };
+    this.recipe = { form: 'one step', compute: parts.compute, texts: parts.context.of ? 'captions' : 'one' };
     this.parts = parts;
     this.latent = latent;
     this.noise = noise;
@@ -237,11 +274,14 @@ export class OSEDiffTrainee implements Trainee {
   }
 
   async enter(samples: readonly Sample[]): Promise<Values> {
-    const noises: Float32Array[] = [];
-    for (const { draws } of samples) noises.push(await this.noise.draw(draws.seed(), 0));
+    const [noises, texts]: Float32Array[][] = [[], []];
+    for (const sample of samples) {
+      noises.push(await this.noise.draw(sample.draws.seed(), 0));
+      texts.push(await featuresFor(this.parts.context, sample));
+    }
     return {
       degraded: concatenated(samples.map(({ degraded }) => degraded)),
-      context: concatenated(samples.map(() => this.parts.context.values)),
+      context: concatenated(texts),
       noise: concatenated(noises),
     };
   }

@@ -8,15 +8,17 @@ import { input, type Tensor } from '../../graph/tensor.ts';
 import { writeAtomic } from '../../image/files.ts';
 import type { Judged, Reward } from '../../reward/reward.ts';
 import type { Device, Parameters, Program } from '../../runtime/index.ts';
-import type { StepImages } from './session.ts';
+import type { Caption, StepImages } from './session.ts';
 import type { Trainee } from './trainees.ts';
 import { type Observation, signalsOf } from './watch.ts';
 
 /** How held-out images are looked at. */
 export interface ValidationModels {
   readonly trainee: Trainee;
-  /** Tokens of the caption that all images share. */
+  /** Tokens of the caption of pictures that have none of their own. */
   readonly caption: Int32Array;
+  /** Captions by the numbers of {@link Held}'s pictures. */
+  readonly captions?: readonly Caption[];
   /** The judge that the restorer trains by. */
   readonly reward: Reward;
   /** One that nobody learns from. */
@@ -49,22 +51,15 @@ const prefixes = { distances: 'distance.', others: 'other.' } as const;
 
 /** Restores the same held-out images again and again, always with the same noise, and says how they do. */
 export class Validation {
-  private readonly trainee: Trainee;
-  private readonly caption: Int32Array;
+  private readonly models: ValidationModels;
   private readonly program: Program;
   /** Names of what the program reads. */
   private readonly read: ReadonlySet<string>;
   private readonly held: StepImages;
   private readonly side: number;
 
-  private constructor(
-    { trainee, caption }: ValidationModels,
-    program: Program,
-    read: ReadonlySet<string>,
-    { held, side }: Held,
-  ) {
-    this.trainee = trainee;
-    this.caption = caption;
+  private constructor(models: ValidationModels, program: Program, read: ReadonlySet<string>, { held, side }: Held) {
+    this.models = models;
     this.program = program;
     this.read = read;
     this.held = held;
@@ -100,14 +95,16 @@ export class Validation {
   /** Restores all images with the weights as they are now. */
   async observe(): Promise<Observed> {
     const size = this.side * this.side * 3;
-    const { degraded, clean } = this.held;
+    const { trainee, caption, captions } = this.models;
+    const { degraded, clean, pictures } = this.held;
     const count = degraded.length / size;
     const sums: Record<string, number> = {};
     const rows: Uint8Array[] = [];
     for (let i = 0; i < count; i++) {
       const [seen, targets] = [degraded, clean].map((all) => all.subarray(i * size, (i + 1) * size));
-      const entered = await this.trainee.enter([{ degraded: seen, draws: new Draws(heldOut, i) }]);
-      const feeds = Object.entries({ ...entered, seen, targets, captions: this.caption });
+      const said = captions?.[pictures?.[i] ?? -1];
+      const entered = await trainee.enter([{ degraded: seen, draws: new Draws(heldOut, i), text: said?.text }]);
+      const feeds = Object.entries({ ...entered, seen, targets, captions: said?.ids ?? caption });
       const { row, ...values } = await this.program.run(
         Object.fromEntries(feeds.filter(([name]) => this.read.has(name))),
       );
