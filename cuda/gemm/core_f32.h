@@ -244,8 +244,8 @@ template <template <class, Layout, Layout> class Product, class T, Layout kA, La
 __device__ __forceinline__ void multiply(int first, int last, const Target& target, const Copy& copy,
                                          const RowOf& row) {
   constexpr int kLeft = kFloats<kA, T::kM>, kRight = kFloats<kB, T::kN>, kBoth = kLeft + kRight;
-  constexpr int kStaged = kFinishes ? T::kM * T::kN / 2 : 0;
-  SIMT_SHARED(float, tiles, [2][kBoth < kStaged ? kStaged : kBoth]);
+  constexpr int kStaged = kFinishes ? T::kM * T::kN / 2 : 0, kHalf = kBoth < kStaged ? kStaged : kBoth;
+  SIMT_SHARED(float, tiles, [2][kHalf]);
   Product<T, kA, kB> product;
 
   if (first < last) copy(tiles[0], tiles[0] + kLeft, first * kDepth);

@@ -360,7 +360,6 @@ __global__ void __launch_bounds__(kThreads, 2)
       static_assert(Tile::kWarpM * Tile::kN * sizeof(float) <= kStages * OperandB::kSize * sizeof(T) &&
                     OperandB::kSize <= OperandA::kSize);
       float* staged = reinterpret_cast<float*>(warp / 2 ? tilesB : tilesA);
-      cpAsyncWait<0>();
       __syncthreads();
       stageSums<Tile::kN>(staged, warpColumn, sum);
       __syncthreads();

@@ -23,8 +23,8 @@ interface Finished {
  * those that take a second one from a tensor (residuals, a shift of each image) and a cast to float32. The product then
  * writes its result once, finished; in 16 bits it is rounded once, too. An operator joins where nobody else reads what it
  * reads of the product. Where its other operand is computed later, the product has to wait for it. Attributes of a finished
- * product are its own and `code`: triples of an operator, by its place in ops.json, the operand that it counts, and the
- * number with which its attributes in `numbers` begin. A pure function: `graph` stays as it is.
+ * product are its own and `code`: pairs of an operator, by its place in ops.json, and the number with which its attributes in
+ * `numbers` begin; operands follow the product's own inputs, in the order in which they are taken. A pure function: `graph` stays as it is.
  */
 export function finishProducts(graph: Graph): Graph {
   const usage = new Usage(graph);
@@ -82,15 +82,14 @@ function addStep({ code, numbers, operands }: Finished, node: Node, t: Tensor, r
   const y = node.outputs[0];
   if (node.op === 'cast') return isHalf(t.dtype) && y.dtype === 'f32';
   const at = node.inputs.indexOf(t);
-  if (!row.finishes?.includes(inputName(row, at)) || code.length === 3 * MOST_STEPS || !sameShape(t.shape, y.shape))
+  if (!row.finishes?.includes(inputName(row, at)) || code.length === 2 * MOST_STEPS || !sameShape(t.shape, y.shape))
     return false;
-  let operand = 0;
   if (node.inputs.length === 2) {
     const other = node.inputs[1 - at]!;
     if (!spreads(other.shape, t.shape, result.shape.at(-1)!)) return false;
-    operand = operands.push(other) - 1;
+    operands.push(other);
   }
-  code.push(places.indexOf(node.op), operand, numbers.length);
+  code.push(places.indexOf(node.op), numbers.length);
   numbers.push(...Object.keys(row.attrs).map((name) => Number(node.attrs[name])));
   return true;
 }

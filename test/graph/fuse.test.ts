@@ -135,7 +135,7 @@ const finishedOf = (graph: Graph): [string, string, readonly number[]][] => {
   const { nodes, tensors } = lower(fuse(graph));
   return nodes.map(({ op, attrs, outputs }) => {
     const code = Object.keys(opTable[op].attrs).indexOf('code');
-    const steps = code < 0 ? [] : attrs[code].filter((_, i) => i % 3 === 0).map((place) => Object.keys(opTable)[place]);
+    const steps = code < 0 ? [] : attrs[code].filter((_, i) => i % 2 === 0).map((place) => Object.keys(opTable)[place]);
     return [op, steps.join(' '), tensors[outputs[0]].shape];
   });
 };

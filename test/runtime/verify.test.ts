@@ -1,6 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { ProgramSpec } from '../../lib/graph/program.ts';
+import { opTable } from '../../lib/graph/table.ts';
 import { native } from '../../lib/runtime/index.ts';
 import { child, codeOf, ended } from '../support/runtime.ts';
 import { buffersOf, smallSpec } from '../support/spec.ts';
@@ -30,6 +31,12 @@ test('the program that the following ones spoil is valid', async () => {
 });
 
 const set = (value: unknown): Loose => value as Loose;
+
+/** Has the first node, a product, do a step that reads `operand`. */
+function follow(spec: Loose, [op, number]: [string, number], operand?: number): void {
+  spec.nodes[0].attrs[2] = set([Object.keys(opTable).indexOf(op), number]);
+  if (operand !== undefined) spec.nodes[0].inputs.push(set(operand));
+}
 
 const spoiled: Record<string, (spec: Loose) => void> = {
   'an offset behind the arena': (s) => (s.tensors[arena].offset = s.arenaBytes),
@@ -62,6 +69,11 @@ const spoiled: Record<string, (spec: Loose) => void> = {
   'an attribute without a value': (s) => (s.nodes[nodeOf('concat')].attrs[0] = set([])),
   'an attribute that should be whole': (s) => (s.nodes[nodeOf('concat')].attrs[0] = set([NaN])),
   'an attribute beyond any size': (s) => (s.nodes[nodeOf('concat')].attrs[0] = set([1e300])),
+  'a step behind a product without its operand': (s) => follow(s, ['add', 0]),
+  'a step behind a product that is none': (s) => follow(s, ['matmul', 0], 1),
+  'a step behind a product without its numbers': (s) => follow(s, ['affine', 0]),
+  'half a step behind a product': (s) => (s.nodes[0].attrs[2] = set([0])),
+  'an operand of a product that has another size': (s) => follow(s, ['add', 0], held),
   'an input left out that is needed': (s) => (s.nodes[0].inputs[0] = set(-1)),
   'an unknown input': (s) => (s.nodes[0].inputs[0] = set(count)),
   'an unknown output': (s) => (s.nodes[0].outputs[0] = set(-1)),

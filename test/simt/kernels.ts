@@ -24,6 +24,10 @@ export const kernels: Program[] = [
       'next <= steps': 'the stage is loaded, with zeros, and not multiplied',
       'true for next < steps': 'the stages are loaded, with zeros, and not multiplied',
       'step <= kStages - 1': 'the loop loads this stage again, with the same values',
+      'y <= 0': 'both are 0 at 0',
+      'y >= 0': 'both are 0 at 0',
+      'kColumns <= 32': 'no tile is 32 columns wide',
+      'true for kColumns < 32': 'sums lie elsewhere and meet the same banks, which no emulator sees',
     },
   },
   {
@@ -99,6 +103,8 @@ export const kernels: Program[] = [
       'V >= 1': 'a vector of one is stored as an element is',
       'true for V > 1': 'a vector of one is stored as an element is',
       'column + V < columns': 'the last vector goes element by element, to the same values',
+      'target.epilogue->steps >= 0': 'sums pass through shared memory, to the same values',
+      'true for target.epilogue->steps > 0': 'sums pass through shared memory, to the same values',
     },
   },
   {

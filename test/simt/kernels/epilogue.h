@@ -47,7 +47,8 @@ class Finisher {
       to = {step.code, step.isFloat, step.every, nullptr, static_cast<float>(step.a), static_cast<float>(step.b)};
       values_.emplace_back();
       if (step.every == 0) continue;
-      const auto values = uniform(static_cast<size_t>(rows / step.every) * columns, -1, 1, 81 + i);
+      std::vector<double> values = uniform(static_cast<size_t>(rows / step.every) * columns, -1, 1, 81 + i);
+      if (!values.empty()) values[0] = 0;  // where slopes change
       if (step.isFloat)
         to.operand = keep(floats_, std::make_unique<Input<float>>(values, skip));
       else
