@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { JsonLinesFile } from '../data/jsonl.ts';
+import { frmDemo } from '../demo/settings.ts';
 import { makeFolder, writeAtomic } from '../image/files.ts';
 import { frmReward } from '../reward/reward.ts';
 import type { Device } from '../runtime/index.ts';
@@ -14,6 +15,10 @@ import type { Measures } from '../train/refl/validation.ts';
 import { type Alarm, alarmsOf, type Observation } from '../train/refl/watch.ts';
 import { heldImages, type Material } from './material.ts';
 import { faceDistances, fidelity } from './measures.ts';
+
+/** What of the judge learns: all but what makes tokens of patches, as in its own training (lib/demo/judge.ts). */
+const { layers } = frmDemo.clip.vision_cfg as { layers: number };
+const unlocked = { imageGroups: layers + 1, textLayers: frmDemo.clip.text_cfg.layers };
 
 /** The restorer that experiments begin with. */
 export const startingModel = 'face-256';
@@ -58,8 +63,8 @@ export interface Look {
   readonly byFirstJudge: readonly Alarm[];
 }
 
-/** What looks write down besides what the watch looks at: the first judge's reward, PSNR, the judge's reward of photographs. */
-export const otherMeasures = ['original', 'psnr', 'photographs'] as const;
+/** What looks write down besides what the watch looks at: the first judge's reward, and PSNR. */
+export const otherMeasures = ['original', 'psnr'] as const;
 
 export interface ArmResult extends Pick<Arm, 'name' | 'says' | 'settings'> {
   /** Steps that the arms before it made. */
@@ -128,7 +133,7 @@ async function train(
     ...{ model: after?.restorer ?? startingModel, anchor: drift ? startingModel : undefined, side: material.side },
     ...{ judge: material.judge.weights, tokenizer: material.judge.tokenizer, caption: material.judge.caption },
     ...{ independent: material.independent.weights, lpips: material.lpips, lossWeights: weights },
-    ...{ photographs: material.sources, heldOut: await looking(material), seed, unlocked: 'all' },
+    ...{ photographs: material.sources, heldOut: await looking(material), seed, unlocked },
     ...{ walk: paperWalk, recompute: false },
   });
   try {
@@ -172,7 +177,8 @@ async function train(
 }
 
 function alarmsBy(first: Observation, now: Observation): Pick<Look, 'alarms' | 'byFirstJudge'> {
-  const before = (seen: Observation): Observation => ({ ...seen, reward: seen.others!.original });
+  // What it gives the photographs does not change.
+  const before = (seen: Observation): Observation => ({ ...seen, reward: seen.others!.original, photographs: 0 });
   return { alarms: alarmsOf(first, now), byFirstJudge: alarmsOf(before(first), before(now)) };
 }
 
@@ -181,13 +187,12 @@ export const lastOf = ({ looks }: Pick<ArmResult, 'looks'>): Look => looks[looks
 /** How the people held out are looked at. */
 const looking = async (material: Material): Promise<HeldOut> => ({
   images: await heldImages(material),
-  measures: async (stages, reward) => {
+  measures: async (stages) => {
     const { weights, tokenizer } = material.judge;
     const original = frmReward(await openJudge(stages, weights, await ClipTokenizer.load(tokenizer), undefined));
     const others: Record<(typeof otherMeasures)[number], Measures[string]> = {
       original: (judged) => original.score(judged),
       psnr: fidelity,
-      photographs: (judged) => reward.score({ ...judged, images: judged.targets }),
     };
     return { distances: await faceDistances(stages.parameters), others };
   },

@@ -44,7 +44,7 @@ restorer nor any judge was trained on. They are few: small differences mean noth
 ${table(['', 'at first', ...arms.map(({ says }) => says)], figures(shown, arms))}
 <h2>What the watch said</h2>
 <p>A detector is named with the number of updates after which it was raised first. By the judge that trains, it is what a user of
-<code>train refl</code> reads; a judge that learns may come to like everything less, which keeps detectors quiet that want a rise, so
+<code>train refl</code> reads; a judge that learns soon prefers the photographs, which keeps detectors quiet that want the reward to rise, so
 the same is told by the judge as it ships.</p>
 ${table(
   ['', 'by the judge that trains', 'by the judge as it ships'],

@@ -24,7 +24,7 @@ export const values: readonly Value[] = [
   {
     name: 'photographs',
     says: 'that judge’s reward of the photographs',
-    of: ({ others }) => others?.photographs,
+    of: ({ photographs }) => photographs,
   },
   distance('perceptual', 'perceptual distance'),
   distance('identity', 'identity distance'),

@@ -87,9 +87,10 @@ test('an arm that was stopped goes on, and ends with the bits of one that was no
   const again = await runArm(device, material, arm, join(folder, 'stopped'), { onStep });
   assert.equal(steps, [4], 'what is done is read back');
   assert.equal(again, { ...resumed, seconds: again.seconds });
-  const { original, photographs } = whole.looks[0].observation.others!;
+  const { photographs } = whole.looks[0].observation;
+  const { original } = whole.looks[0].observation.others!;
   assert.is(original, whole.looks[0].observation.reward, 'the judge has not learned yet');
-  assert.ok(lastOf(whole).observation.others!.photographs !== photographs, 'the judge learned');
+  assert.ok(lastOf(whole).observation.photographs !== photographs, 'the judge learned');
   assert.is(whole.looks[0].observation.independent, original);
 });
 
@@ -98,7 +99,7 @@ test('a judge that stays as it is does stay; other settings are other runs', asy
   const { looks } = await runArm(device, material, arm, join(folder, 'whole'));
   for (const { observation } of looks) {
     assert.is(observation.reward, observation.others!.original);
-    assert.is(observation.others!.photographs, looks[0].observation.others!.photographs);
+    assert.is(observation.photographs, looks[0].observation.photographs);
   }
   assert.ok(lastOf({ looks }).observation.reward > looks[0].observation.reward, 'the reward that is trained by rises');
 });

@@ -48,8 +48,8 @@ export interface HeldOut {
   readonly images: StepImages;
   /** Of the pictures that they are from, by their numbers: captions go by them. */
   readonly paths?: readonly string[];
-  /** What is measured of them besides what always is; of judges, `reward` is the one that trains. */
-  measures(stages: Stages, reward: Reward): Promise<Pick<ValidationModels, 'distances' | 'others'>>;
+  /** What is measured of them besides what always is. */
+  measures(stages: Stages): Promise<Pick<ValidationModels, 'distances' | 'others'>>;
 }
 
 /** Everything a run needs, loaded. */
@@ -124,7 +124,7 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
     const { independent } = options;
     const other = independent === undefined ? undefined : await openJudge(stages, independent, tokenizer, undefined);
     const { images, measures, paths } = await lookedAt(device, options.heldOut, side);
-    const measured = await measures(stages, reward);
+    const measured = await measures(stages);
     const validation = await Validation.create(
       device,
       stages.parameters,

@@ -82,6 +82,7 @@ export class Validation {
     const scalars = {
       ...signalsOf(images, targets),
       reward: reward.score(judged),
+      photographs: reward.score({ ...judged, images: targets }),
       ...(independent ? { independent: independent.score(judged) } : {}),
       ...measured(prefixes.distances, distances),
       ...measured(prefixes.others, others),
@@ -115,10 +116,10 @@ export class Validation {
       const own = Object.entries(sums).filter(([name]) => name.startsWith(prefix));
       return Object.fromEntries(own.map(([name, value]) => [name.slice(prefix.length), value]));
     };
-    const { detail, repetition, colour, reward, independent } = sums;
+    const { detail, repetition, colour, reward, photographs, independent } = sums;
     const others = under(prefixes.others);
     const observation = {
-      ...{ detail, repetition, colour, reward },
+      ...{ detail, repetition, colour, reward, photographs },
       ...(independent === undefined ? {} : { independent }),
       distances: under(prefixes.distances),
       ...(Object.keys(others).length ? { others } : {}),

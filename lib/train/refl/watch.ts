@@ -65,8 +65,10 @@ function repeated(h: Tensor, energy: Tensor): Tensor {
 
 /** How a restorer does on pictures that are not trained on: means over them. */
 export interface Observation extends Signals<number> {
-  /** Of the judge that trains it. */
+  /** Of the judge that trains it, as it is then. */
   readonly reward: number;
+  /** What that judge gives the photographs: a judge that learns may come to like everything more, or less. 0 when left out. */
+  readonly photographs?: number;
   /** Of a judge that neither of them learns from, if there is one. */
   readonly independent?: number;
   /** To the photographs, by name: LPIPS, landmarks, identity. Smaller is nearer. */
@@ -95,7 +97,7 @@ export const limits = {
   colour: 0.04,
   /** Share by which a distance grew while the reward rose. */
   distance: 0.05,
-  /** Rise of the reward, of 2 from the worst to the best, that counts as one. */
+  /** Rise of the reward beside that of the photographs, of 2 from the worst to the best, that counts as one. */
   reward: 0.005,
   /** Share of the reward's rise that an independent judge must see too. */
   shared: 0.25,
@@ -114,7 +116,8 @@ export function alarmsOf(first: Observation, now: Observation): Alarm[] {
   raise('smoothing', loss, limits.detail, 'less fine detail than at first');
   raise('repetition', now.repetition - Math.max(0, first.repetition), limits.repetition, 'details repeat like a grid');
   raise('colour', now.colour - first.colour, limits.colour, 'colours move away from the photographs');
-  const rise = now.reward - first.reward;
+  const beside = ({ reward, photographs = 0 }: Observation): number => reward - photographs;
+  const rise = beside(now) - beside(first);
   if (!(rise > limits.reward)) return alarms;
   for (const [name, distance] of Object.entries(now.distances)) {
     const before = first.distances[name];

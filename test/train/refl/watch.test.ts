@@ -125,4 +125,14 @@ test('a reward that rises alone is alarming, and one that rises with the rest is
   assert.equal(now({ detail: Number.NaN }), ['texture', 'smoothing']);
 });
 
+test('a judge that comes to like everything more raises nothing on photographs, nor hides what it likes beyond them', () => {
+  const first: Observation = {
+    ...{ detail: 0, repetition: 0, colour: 0, reward: 0.2, photographs: 0.2, independent: 0.2 },
+    distances: { lpips: 0.3 },
+  };
+  const now = (change: Partial<Observation>): string[] => detectors(alarmsOf(first, { ...first, ...change }));
+  assert.equal(now({ reward: 0.6, photographs: 0.6 }), []);
+  assert.equal(now({ reward: 0.1, photographs: 0.05, distances: { lpips: 0.33 } }), ['distance.lpips', 'judge']);
+});
+
 test.run();
