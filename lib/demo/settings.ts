@@ -52,7 +52,7 @@ export type DemoStage = (typeof demoStages)[number];
 export const frmDemo: FrmDemoSettings = {
   heldOut: ['sample3_0', 'sample5_2', 'sample5_4', 'sample6'],
   morphs: 60,
-  counts: { train: 220, morph: 220, heldout: 112 },
+  counts: { train: 300, morph: 300, heldout: 112 },
   measured: { train: 100, morph: 60, heldout: 112 },
   perFace: 4,
   // All of the set that needs no download but person_distance, which misleads here: face-256 knows the people to train on.
@@ -63,5 +63,5 @@ export const frmDemo: FrmDemoSettings = {
     vision_cfg: { image_size: 256, patch_size: 16, width: 64, layers: 2, head_width: 32 },
     text_cfg: { context_length: 16, vocab_size: 514, width: 32, heads: 2, layers: 1 },
   },
-  ...{ steps: 700, batch: 16, lr: 1e-3, warmup: 50, weightDecay: 0.2, seed: 1 },
+  ...{ steps: 1000, batch: 16, lr: 2e-3, warmup: 50, weightDecay: 0.2, seed: 1 },
 };
