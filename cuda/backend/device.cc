@@ -13,6 +13,13 @@ namespace {
 // Two parts, of which one is copied by the host while the other is copied by the device.
 constexpr size_t kPart = size_t{4} << 20;
 
+// The library holds no code that the device could run: it was built for others.
+bool isForeign(cudaError_t status) {
+  const cudaError_t foreign[] = {cudaErrorNoKernelImageForDevice, cudaErrorInvalidPtx, cudaErrorUnsupportedPtxVersion,
+                                 cudaErrorJitCompilerNotFound};
+  return std::find(std::begin(foreign), std::end(foreign), status) != std::end(foreign);
+}
+
 // Errors after which the context is gone, by CUDA's documentation of cudaError_t. Others leave the device usable.
 bool isSticky(cudaError_t status) {
   const cudaError_t passing[] = {
@@ -61,6 +68,10 @@ void Device::check(cudaError_t status, const char* doing) {
       std::string(doing) + ": " + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")";
   cudaGetLastError();  // the runtime keeps the last error and would report it again
   if (status == cudaErrorMemoryAllocation) throw Error("ERR_OUT_OF_MEMORY", what);
+  if (isForeign(status)) {
+    throw Error("ERR_DEVICE", what + ": the library was built without kernels for the " + description_ +
+                                  "; build it for that with npm run build:cuda, or use cpu");
+  }
   if (isSticky(status)) {
     lost_ = "the device was lost while " + what + "; it is unusable in this process from now on, use cpu";
     throw Error("ERR_DEVICE", lost_);
@@ -74,7 +85,8 @@ void* Device::allocate(size_t bytes, const std::string& what) {
   check(cudaMemGetInfo(&free, &total), "asking for free memory");
   const auto refuse = [&] {
     throw Error("ERR_OUT_OF_MEMORY", what + " needs " + std::to_string(bytes) + " bytes of the device's memory, " +
-                                         std::to_string(free) + " of " + std::to_string(total) + " are free");
+                                         std::to_string(free) + " of " + std::to_string(total) +
+                                         " are free; use a smaller image or batch, or cpu");
   };
   if (bytes > free) refuse();
   void* at = nullptr;

@@ -62,7 +62,9 @@ auto onFloat(DType dtype, const NodeSpec& node, Fn&& fn) {
 
 // A count as the 32 bits that kernels index by. Throws ERR_SHAPE from 2^31 on.
 inline int narrow(const NodeSpec& node, int64_t count) {
-  if (count > INT_MAX) refuse(node, "ERR_SHAPE", "has " + std::to_string(count) + " elements, CUDA kernels index 2^31");
+  if (count > INT_MAX)
+    refuse(node, "ERR_SHAPE",
+           "has " + std::to_string(count) + " elements, CUDA kernels index 2^31; use a smaller image or batch, or cpu");
   return static_cast<int>(count);
 }
 

@@ -29,20 +29,33 @@ namespace refl::cuda {
 namespace {
 
 #ifdef REFL_CUDART
-std::string build() {
-  return "CUDA " + std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+std::string versionOf(int number) {
+  return "CUDA " + std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+}
+
+std::string build() { return versionOf(CUDART_VERSION); }
+
+// Why there are no devices, and what to do about it.
+std::string reasonOf(cudaError_t status) {
+  if (status == cudaErrorInsufficientDriver) {
+    int driver = 0;  // stays where there is none
+    cudaDriverGetVersion(&driver);
+    return driver == 0 ? "there is no NVIDIA driver (libcuda.so.1); install one that supports " + build()
+                       : "the NVIDIA driver supports " + versionOf(driver) + " and the library needs " + build() +
+                             "; install a newer driver, or build the library with an older CUDA";
+  }
+  if (status == cudaSuccess || status == cudaErrorNoDevice)
+    return "the driver lists none; see what nvidia-smi says, and whether CUDA_VISIBLE_DEVICES hides them";
+  return std::string(cudaGetErrorName(status)) + " (" + cudaGetErrorString(status) + "); see what nvidia-smi says";
 }
 
 // Counts the devices, or says why there are none.
 int countDevices(std::string& reason) {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status != cudaSuccess) {
-    reason = std::string("no CUDA device: ") + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + ")";
-    return 0;
-  }
-  if (count == 0) reason = "no CUDA device: the driver lists none";
-  return count;
+  if (status == cudaSuccess && count > 0) return count;
+  reason = "no CUDA device: " + reasonOf(status);
+  return 0;
 }
 
 void describe(ReflCudaError* error, const char* code, const char* message) {

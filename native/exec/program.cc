@@ -116,7 +116,7 @@ Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers,
       bytes_(buffers_.size()) {
   verify();
   recordings_.resize(decl_.segments.size());
-  arena_ = backend_->allocate(static_cast<size_t>(decl_.arenaBytes), "the program's tensors");
+  // What a kernel refuses is refused before there is memory for it.
   for (const NodeDecl& node : decl_.nodes) {
     NodeSpec spec;
     spec.op = findOp(node.op);
@@ -124,10 +124,7 @@ Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers,
     spec.attrs = node.attrs;
     Step step;
     for (int64_t t : node.inputs) spec.inputs.push_back(operand(t));
-    for (int64_t t : node.outputs) {
-      spec.outputs.push_back(operand(t));
-      step.out.push_back(resolve(t));
-    }
+    for (int64_t t : node.outputs) spec.outputs.push_back(operand(t));
     step.bound = backend_->bind(spec);
     const auto& packed = step.bound.packed;
     for (size_t i = 0; i < node.inputs.size(); i++) {
@@ -142,7 +139,10 @@ Program::Program(ProgramDecl decl, std::vector<std::shared_ptr<Buffer>> buffers,
   };
   for (const Port& port : decl_.outputs) needPlain(port.tensor);
   for (const Tap& tap : decl_.taps) needPlain(tap.tensor);
+  arena_ = backend_->allocate(static_cast<size_t>(decl_.arenaBytes), "the program's tensors");
   scratch_ = backend_->allocate(scratchBytes_, "the program's scratch space");
+  for (size_t i = 0; i < steps_.size(); i++)
+    for (int64_t t : decl_.nodes[i].outputs) steps_[i].out.push_back(resolve(t));
 }
 
 // All at the first run's begin: a file that cannot be read must not stop a run among its updates.

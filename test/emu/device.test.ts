@@ -1,5 +1,6 @@
 // timeout: 600 s
 // The CUDA backend's host code over the stand-in for CUDA's runtime: memory, streams, recorded segments, and what can go wrong.
+import { spawnSync } from 'node:child_process';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { conv2d } from '../../lib/graph/ops/conv2d.ts';
@@ -23,7 +24,35 @@ test.after.each(() => {
 const open = (): Promise<Device> => openDevice('emu:0');
 const vector = (...values: number[]): Tensor => constant(Float32Array.from(values), [values.length], 'f32');
 
-test('a device that is not there, too old, or without a driver is refused with the reason', async () => {
+test('without a driver, or with one too old, a device says what to install, and the CPU works', () => {
+  const said = (devices: string): string => {
+    const code = `
+      import { evaluate, openDevice } from './lib/runtime/index.ts';
+      import { full } from './lib/graph/ops/elementwise.ts';
+      const [code, message] = await openDevice('emu:0').catch((error) => [error.code, error.message]);
+      const cpu = await openDevice('cpu');
+      const { y } = await evaluate(cpu, { y: full([1], 7) }, {});
+      cpu.dispose();
+      console.log(JSON.stringify([code, message, y[0]]));`;
+    const { stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', code], {
+      env: { ...process.env, REFL_EMU_DEVICES: devices },
+      encoding: 'utf8',
+    });
+    assert.is(stderr, '');
+    const [kind, message, seven] = JSON.parse(stdout);
+    assert.equal([kind, seven], ['ERR_DEVICE', 7]);
+    assert.ok(message.startsWith('the device emu:0 is not usable: no CUDA device: '), message);
+    return message;
+  };
+  assert.match(
+    said('driver'),
+    'there is no NVIDIA driver (libcuda.so.1); install one that supports CUDA 13.0; use cpu',
+  );
+  assert.match(said('old'), 'the NVIDIA driver supports CUDA 12.4 and the library needs CUDA 13.0; install a newer');
+  for (const none of ['none', '0']) assert.match(said(none), 'the driver lists none; see what nvidia-smi says');
+});
+
+test('a device that is not there or too old is refused with the reason', async () => {
   const said = async (name = 'emu:0'): Promise<string> => {
     const error = await errorOf(() => openDevice(name));
     assert.is(error.code, 'ERR_DEVICE');
@@ -119,7 +148,7 @@ test('what does not fit is refused with the bytes needed and free, before anythi
   assert.is(code, 'ERR_OUT_OF_MEMORY');
   assert.match(
     message,
-    /^the program's tensors needs \d{7} bytes of the device's memory, 1000000 of 1000000 are free$/,
+    /^the program's tensors needs \d{7} bytes of the device's memory, 1000000 of 1000000 are free; use a smaller image or batch, or cpu$/,
   );
   using small = await device.compile({ outputs: { y: add(input('x', [2]), vector(1)) } });
   assert.equal([...(await small.run({ x: Float32Array.of(1, 2) })).y], [2, 3]);
@@ -131,6 +160,43 @@ test('disposing gives memory back at once: 300 programs of which two would fit',
   for (let i = 0; i < 300; i++) {
     using program = await device.compile({ outputs: { y: add(input('x', [5000]), vector(i)) } });
     assert.is((await program.run({ x: new Float32Array(5000) })).y[4999], i);
+  }
+});
+
+test('a library without code for the device says so, and other programs go on', async () => {
+  using device = await open();
+  using program = await device.compile({ outputs: { y: scope('layer', () => add(input('x', [2]), vector(1))) } });
+  const run = async (on: typeof program) => [...(await on.run({ x: Float32Array.of(1, 2) })).y];
+  setting('FAIL', 'image 1');
+  const { code, message } = await errorOf(() => run(program));
+  assert.equal(code, 'ERR_DEVICE');
+  assert.match(message, /^layer: add: cudaErrorNoKernelImageForDevice/);
+  assert.match(message, 'built without kernels for the emulated device (sm_90');
+  assert.match(message, 'build it for that with npm run build:cuda, or use cpu');
+  setting('FAIL');
+  assert.equal(await run(program), [2, 3]);
+  using cpu = await openDevice('cpu');
+  using same = await cpu.compile({ outputs: { y: add(input('x', [2]), vector(1)) } });
+  assert.equal(await run(same), [2, 3]);
+});
+
+test('2^31 elements are refused by name, before there is memory for them', async () => {
+  using device = await open();
+  const x = input('x', [2 ** 16, 2 ** 15]);
+  const { code, message } = await errorOf(() => device.compile({ outputs: { y: scope('layer', () => add(x, x)) } }));
+  const why = 'layer: add has 2147483648 elements, CUDA kernels index 2^31; use a smaller image or batch, or cpu';
+  assert.equal([code, message], ['ERR_SHAPE', why]);
+});
+
+test('nothing at all, and views that begin anywhere, go through as on the CPU', async () => {
+  const outputs = { y: add(input('x', [5]), vector(1)), none: matmul(input('none', [0, 4]), input('four', [4, 3])) };
+  const bytes = new Float32Array(12).map((_, i) => i);
+  const feeds = { x: bytes.subarray(1, 6), none: bytes.subarray(3, 3), four: bytes.subarray(0) };
+  for (const name of ['emu:0', 'cpu']) {
+    using device = await openDevice(name);
+    using program = await device.compile({ outputs });
+    const { y, none } = await program.run(feeds);
+    assert.equal([[...y], none.length], [[2, 3, 4, 5, 6], 0], name);
   }
 });
 

@@ -15,6 +15,10 @@ constexpr auto cudaErrorInsufficientDriver = static_cast<cudaError_t>(35);
 constexpr auto cudaErrorNoDevice = static_cast<cudaError_t>(100);
 constexpr auto cudaErrorInvalidDevice = static_cast<cudaError_t>(101);
 constexpr auto cudaErrorDevicesUnavailable = static_cast<cudaError_t>(46);
+constexpr auto cudaErrorNoKernelImageForDevice = static_cast<cudaError_t>(209);
+constexpr auto cudaErrorInvalidPtx = static_cast<cudaError_t>(218);
+constexpr auto cudaErrorJitCompilerNotFound = static_cast<cudaError_t>(221);
+constexpr auto cudaErrorUnsupportedPtxVersion = static_cast<cudaError_t>(222);
 constexpr auto cudaErrorStreamCaptureUnsupported = static_cast<cudaError_t>(900);
 constexpr auto cudaErrorStreamCaptureInvalidated = static_cast<cudaError_t>(901);
 
@@ -39,6 +43,7 @@ const char* cudaGetErrorName(cudaError_t status);
 const char* cudaGetErrorString(cudaError_t status);
 cudaError_t cudaGetLastError();
 
+cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 cudaError_t cudaSetDevice(int device);

@@ -1,10 +1,11 @@
 // Streams are queues that run when somebody waits for them, on the thread that waits. One lock guards all.
 //
 // The environment says what may happen, read at each call, so that a test can change it between two:
-//   REFL_EMU_DEVICES   how many devices there are (1), or "driver": the driver is too old, or "none"
+//   REFL_EMU_DEVICES   how many devices there are (1), "old": the driver is too old, "driver": there is none, or "none"
 //   REFL_EMU_ARCH      the device's compute capability, as 75 (90)
 //   REFL_EMU_MEMORY    bytes of memory it has (8 GiB)
-//   REFL_EMU_FAIL      "launch N" loses the device at the Nth launch from now on, "copy N" at the Nth copy
+//   REFL_EMU_FAIL      "launch N" loses the device at the Nth launch from now on, "copy N" at the Nth copy; "image N"
+//                      finds no code for the device at the Nth
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -123,6 +124,8 @@ struct Kept {
 
 cudaError_t submit(const simt::Launch& at, const simt::emu::Task& task) {
   const std::lock_guard<std::recursive_mutex> hold(lock);
+  // What has no code fails where it is launched, and not on the device.
+  if (fails("image")) return cudaErrorNoKernelImageForDevice;
   const auto kept = std::make_shared<Kept>(task);
   return at.stream->add([at, kept] {
     if (fails("launch")) return lose(cudaErrorLaunchFailure, "as REFL_EMU_FAIL asks");
@@ -156,6 +159,8 @@ const char* cudaGetErrorName(cudaError_t status) {
       return "cudaErrorNoDevice";
     case 101:
       return "cudaErrorInvalidDevice";
+    case 209:
+      return "cudaErrorNoKernelImageForDevice";
     case 719:
       return "cudaErrorLaunchFailure";
     default:
@@ -170,9 +175,15 @@ const char* cudaGetErrorString(cudaError_t status) {
 
 cudaError_t cudaGetLastError() { return lost; }
 
+cudaError_t cudaDriverGetVersion(int* version) {
+  const std::string wanted = setting("REFL_EMU_DEVICES", "1");
+  *version = wanted == "driver" ? 0 : wanted == "old" ? 12040 : CUDART_VERSION;
+  return cudaSuccess;
+}
+
 cudaError_t cudaGetDeviceCount(int* count) {
   const std::string wanted = setting("REFL_EMU_DEVICES", "1");
-  if (wanted == "driver") return cudaErrorInsufficientDriver;
+  if (wanted == "driver" || wanted == "old") return cudaErrorInsufficientDriver;
   if (wanted == "none") return cudaErrorNoDevice;
   *count = std::atoi(wanted.c_str());
   return cudaSuccess;
