@@ -6,7 +6,7 @@ import { type Device, openDevice } from '../runtime/index.ts';
 import { byteTokenizer } from '../text/vocabulary.ts';
 import { trainFrm } from '../train/frm.ts';
 import { type Label, writeLabels } from '../train/labels.ts';
-import { chooseByRule, type FrmDemoEvents, type FrmDemoOptions, makePairs, Stages } from './pairs.ts';
+import { chooseByRule, type DemoPairs, type FrmDemoEvents, type FrmDemoOptions, makePairs, Stages } from './pairs.ts';
 import { demoCaption } from './settings.ts';
 import { writeStart } from './start.ts';
 
@@ -36,8 +36,19 @@ export async function trainDemoJudge(options: FrmDemoOptions, events: FrmDemoEve
     const split = pairs.inputOf(comparison.a).kind === 'heldout' ? 'heldout' : 'train';
     return { ...comparison, share: shareOf(verdicts.get(comparison.pair)!)!, source: 'people', margin: 0, split };
   });
+  if (options.originals) labels.push(...originalsOf(labels, pairs));
   await writeLabels(join(out, 'labels.jsonl'), labels);
   return await trainReward(device, labels, options, stages);
+}
+
+/** A pair of each restoration and its original, which is preferred; which of them is A takes turns. */
+function originalsOf(labels: readonly Label[], { inputOf }: DemoPairs): Label[] {
+  const ofPicture = new Map(labels.flatMap((label) => [label.a, label.b].map((picture) => [picture, label] as const)));
+  return [...ofPicture].map(([restored, label], i) => {
+    const { clean } = inputOf(restored);
+    const [a, b] = i % 2 ? [clean, restored] : [restored, clean];
+    return { ...label, pair: `${label.pair}-original-${i}`, a, b, share: i % 2 };
+  });
 }
 
 /** Draws a small CLIP and trains on labelled pairs all of it but its patches; the last stage of a run before its report. */

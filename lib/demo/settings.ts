@@ -16,6 +16,8 @@ export interface FrmDemoSettings {
   readonly measured: Readonly<Record<ClearFace['kind'], number>>;
   /** Restorations of each input, and so six pairs of four. */
   readonly perFace: number;
+  /** Whether trainDemoJudge also shows each restoration beside its original. Off by default. */
+  readonly originals?: boolean;
   /** The classifier's six features of a picture. */
   readonly metrics: readonly string[];
   readonly svm: { readonly costs: readonly number[]; readonly gammas: readonly number[]; readonly folds: number };

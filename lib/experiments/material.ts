@@ -33,6 +33,8 @@ export const reflMaterial: MaterialSettings = {
   independent: {
     ...frmDemo,
     ...{ people: ['sample6'], morphs: 20, counts: { train: 120, morph: 80, heldout: 12 }, steps: 300, seed: 2 },
+    // Restorers are to come nearer to photographs, so it has to know some.
+    originals: true,
   },
 };
 

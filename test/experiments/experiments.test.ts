@@ -17,6 +17,7 @@ import { type Experiment, runExperiment } from '../../lib/experiments/report.ts'
 import { demoArm } from '../../lib/experiments/settings.ts';
 import { shippedReward } from '../../lib/reward/shipped.ts';
 import { type Device, openDevice } from '../../lib/runtime/index.ts';
+import { readLabels } from '../../lib/train/labels.ts';
 import { temporaryFolder } from '../restore/support.ts';
 
 const folder = temporaryFolder();
@@ -185,6 +186,10 @@ test('from photographs to a report, and nothing is done twice', async () => {
   assert.is(report.findings.length, 5);
   assert.equal(JSON.parse(await readFile(join(out, 'demo.json'), 'utf8')), JSON.parse(JSON.stringify(report)));
   assert.match(await readFile(join(out, 'demo.html'), 'utf8'), /sample3_0/);
+  const { value: labels } = await readLabels(join(out, 'independent', 'labels.jsonl'));
+  const withOriginals = labels.filter(({ pair }) => pair.includes('original'));
+  assert.is(withOriginals.length, 2 * 4, 'each of four restorations of two inputs');
+  for (const { a, b, share } of withOriginals) assert.match(share ? a : b, /inputs.clean./);
   const again = await runExperiment(experiment, material, workplace, { onProgress });
   assert.is(steps, 2);
   assert.equal(again.findings, report.findings);
