@@ -1,16 +1,20 @@
+import { affine } from '../graph/ops/elementwise.ts';
+import { randomNormal } from '../graph/ops/random.ts';
+import { constant, type Tensor } from '../graph/tensor.ts';
 import { CLIP } from '../models/clip.ts';
 import { ControlNet } from '../models/controlnet.ts';
 import { ControlLDM, type DiffBIRConfig } from '../models/diffbir.ts';
 import { LPIPS } from '../models/lpips.ts';
 import { SwinIR } from '../models/swinir.ts';
 import { initialize } from '../nn/init.ts';
+import type { Module, Parameter } from '../nn/module.ts';
 import { frmReward } from '../reward/reward.ts';
-import type { Device } from '../runtime/index.ts';
+import type { Device, Parameters } from '../runtime/index.ts';
 import { lpipsLoss, paperWeights, rewardLoss, waveletLoss } from '../train/refl/objective.ts';
 import { paperWalk } from '../train/refl/rollout.ts';
 import { type Compat, paperJudge, Session } from '../train/refl/session.ts';
-import { trainControlNet } from '../train/refl/trainable.ts';
-import { ControlLDMTrainee } from '../train/refl/trainees.ts';
+import { copyValues, trainControlNet } from '../train/refl/trainable.ts';
+import { ControlLDMTrainee, type ControlLDMTraineeParts } from '../train/refl/trainees.ts';
 import { fill } from './timing.ts';
 
 const encoder = {
@@ -24,7 +28,7 @@ const encoder = {
   context_dim: 64,
 } as const;
 
-/** DiffBIR's form at a hundredth of its size, for images of 64 x 64. */
+/** DiffBIR's form, much smaller, for images of 64 x 64. */
 export const smallDiffBIR: DiffBIRConfig = {
   unet: { ...encoder, out_channels: 4 },
   controlnet: { ...encoder, hint_channels: 4 },
@@ -46,7 +50,8 @@ export const smallDiffBIR: DiffBIRConfig = {
     unshuffle_scale: 4,
   },
 };
-const side = 64;
+/** Side of its images. */
+export const smallSide = 64;
 const tokens = 8;
 const judgeConfig = {
   embed_dim: 32,
@@ -54,23 +59,46 @@ const judgeConfig = {
   text_cfg: { context_length: tokens, vocab_size: 514, width: 32, heads: 2, layers: 2 },
 };
 
+/** Values for kernels and matrices that begin as zeros, which no trained network has, and through which no gradient passes. */
+function awake(module: Module, seed: number): Map<Parameter, Tensor> {
+  const asleep = [...module.namedParameters().values()].filter(({ init, value }) => init === 'zeros' && value.rank > 1);
+  return new Map(
+    asleep.map((parameter, i) => {
+      const { shape } = parameter.value;
+      const deviation = 1 / Math.sqrt(shape.slice(1).reduce((a, b) => a * b, 1));
+      const state = constant(Int32Array.of(seed, 0, 0, i), [4], 'i32');
+      return [parameter, affine(randomNormal(state, shape), deviation)];
+    }),
+  );
+}
+
+/** {@link smallDiffBIR} with random weights, ready to train. */
+export async function smallParts(
+  device: Device,
+  parameters: Parameters,
+): Promise<Omit<ControlLDMTraineeParts, 'walk' | 'compat'>> {
+  const model = new ControlLDM(smallDiffBIR);
+  trainControlNet(model);
+  const frozen = new ControlNet(smallDiffBIR.controlnet).train(false);
+  const stage1 = new SwinIR(smallDiffBIR.stage1).train(false);
+  for (const [i, module] of [model, stage1].entries()) {
+    await initialize(device, parameters, module, BigInt(i), awake(module, i));
+  }
+  await copyValues(parameters, frozen, model.controlnet);
+  const context = { values: new Float32Array(tokens * encoder.context_dim), shape: [tokens, encoder.context_dim] };
+  return { model, frozen, stage1, side: smallSide, context };
+}
+
 /** A training run of {@link smallDiffBIR} with random weights: all of its 50 steps, its losses and its learning judge. */
 export async function smallRefl(
   device: Device,
   { accumulate, compat }: { accumulate: number; compat?: Compat },
 ): Promise<{ step(step: number): Promise<void>; dispose(): void }> {
   const parameters = device.parameters();
-  const model = new ControlLDM(smallDiffBIR);
-  trainControlNet(model);
-  const frozen = new ControlNet(smallDiffBIR.controlnet).train(false);
-  const stage1 = new SwinIR(smallDiffBIR.stage1).train(false);
   const lpips = new LPIPS({ vgg_channels: [16, 'M', 32, 'M', 64] }).train(false);
   const judge = new CLIP(judgeConfig);
-  for (const [i, module] of [model, frozen, stage1, lpips, judge].entries()) {
-    await initialize(device, parameters, module, BigInt(i));
-  }
-  const context = { values: new Float32Array(tokens * encoder.context_dim), shape: [tokens, encoder.context_dim] };
-  const parts = { model, frozen, stage1, side, context, walk: paperWalk, compat };
+  for (const [i, module] of [lpips, judge].entries()) await initialize(device, parameters, module, BigInt(2 + i));
+  const parts = { ...(await smallParts(device, parameters)), walk: paperWalk, compat };
   const trainee = await ControlLDMTrainee.create(device, parameters, parts);
   const terms = {
     reward: {
@@ -84,8 +112,8 @@ export async function smallRefl(
   const recipe = { lr: 5e-5, weightDecay: 0.01, seed: 231, drift: paperWeights.drift.diffbir, moving: paperJudge };
   const session = new Session({ trainee, terms, judge, caption }, { ...recipe, batch: 1, accumulate, compat });
   await session.create(parameters);
-  await session.compile(device, parameters, side);
-  const images = fill(new Float32Array(accumulate * side * side * 3), 5).map((v) => Math.abs(v));
+  await session.compile(device, parameters, smallSide);
+  const images = fill(new Float32Array(accumulate * smallSide ** 2 * 3), 5).map((v) => Math.abs(v));
   return {
     async step(step) {
       await session.step(step, { degraded: images, clean: images });

@@ -26,6 +26,7 @@ import { trainBaseCommand } from './train.ts';
 import { trainFrmCommand } from './train_frm.ts';
 import { trainReflCommand } from './train_refl.ts';
 import { trainSvmCommand } from './train_svm.ts';
+import { truncationCommand } from './truncation.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -93,7 +94,12 @@ const cli = yargs(hideBin(process.argv))
     demo.command(demoFrmCommand).command(demoReflCommand).demandCommand(1, missing),
   )
   .command('experiment', 'see what training by rewards does, at a small size', (experiment) =>
-    experiment.command(hackingCommand).command(ablationCommand).command(intervalCommand).demandCommand(1, missing),
+    experiment
+      .command(hackingCommand)
+      .command(ablationCommand)
+      .command(intervalCommand)
+      .command(truncationCommand)
+      .demandCommand(1, missing),
   )
   .command(modelsCommand)
   .command(inspectCommand)

@@ -12,7 +12,7 @@ const mostShown = 6;
 /** What of a picture is shown a second time, larger: eyes and nose of an aligned face, as fractions of the side. */
 const detail = { left: 0.28, top: 0.38, side: 0.375 };
 
-const style = `
+export const style = `
   body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
   table { border-collapse: collapse; margin: 1rem 0; }
   th, td { padding: .25rem .75rem; text-align: left; border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
@@ -66,7 +66,7 @@ ${table(
 `;
 }
 
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[], tag: string): string =>
     `<tr>${cells.map((cell) => `<${tag}>${escapeUTF8(cell)}`).join('')}`;
   return `<table>\n${[line(head, 'th'), ...rows.map((row) => line(row, 'td'))].join('\n')}\n</table>`;

@@ -64,7 +64,7 @@ export interface Setup {
 }
 
 /** How far images are from their photographs in root mean square and in structure, [N]. */
-const plainDistances: Readonly<Record<string, (judged: Judged) => Tensor>> = {
+export const plainDistances: Readonly<Record<string, (judged: Judged) => Tensor>> = {
   rmse: ({ images, targets }) => sqrt(affine(mean(square(sub(images, targets)), [1, 2, 3]), 1, 1e-12)),
   structure: ({ images, targets }) => affine(ssim(images, targets), -1, 1),
 };

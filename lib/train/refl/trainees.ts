@@ -213,6 +213,10 @@ export class ControlLDMTrainee implements Trainee {
     this.condition.dispose();
     this.rollout.dispose();
   }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
 }
 
 /** The latent [1, h, w, channels] that steers the restoration of a degraded image. */
