@@ -13,7 +13,7 @@ import type { ClipTokenizer } from '../text/tokenizer.ts';
 import { checkSettings, type ImageModel, type ImageOptions, type Setting, type Settings } from './image_model.ts';
 import { overlapped } from './overlap.ts';
 import { runPaired, runPieces } from './pieces.ts';
-import { type ImageShape, part, planeOf, type Region, readRegion, takeAll, writeRegion } from './plane.ts';
+import { continued, type ImageShape, part, planeOf, type Region, readRegion, takeAll, writeRegion } from './plane.ts';
 import { Prompts } from './prompts.ts';
 import type { Stages } from './stages.ts';
 
@@ -165,16 +165,15 @@ export abstract class LatentModel implements ImageModel {
   protected async encode(
     image: Float32Array,
     { shape }: Batch,
-    mode: PadMode,
+    mode: 'zero' | 'replicate',
     options: RunOptions,
   ): Promise<{ mean: Float32Array; std: Float32Array }> {
     const padded = () => padToMultiple(input('image', shape), this.multiple, mode);
     const trace = () => ({ ...this.#model.encode(padded()) });
     const key = `encode ${shape.join('x')}`;
     if (this.stages.fits(key, trace)) return latentsOf(await this.stages.run(key, trace, { image }, options));
-    const { y } = await this.stages.run(`pad ${shape.join('x')}`, () => ({ y: padded() }), { image }, options);
     const [n, h, w, c] = padded().shape;
-    const plane = planeOf(y as Float32Array, [n, h, w, c]);
+    const plane = continued(planeOf(image, shape), [n, h, w, c], mode);
     const moments = await runPieces(this.stages, 'encode', this.#model.encoding(), plane, options);
     const values = await takeAll(moments);
     const split = () => ({ ...this.#model.distribution(input('moments', moments.shape)) });

@@ -1,5 +1,6 @@
 import { alphasCumprod } from '../diffusion/schedule.ts';
 import { cleanWeights, type Step } from '../diffusion/steps.ts';
+import type { TypedArray } from '../graph/dtype.ts';
 import { add, mul } from '../graph/ops/elementwise.ts';
 import { input, type Shape, type Tensor } from '../graph/tensor.ts';
 import type { Adapters } from '../models/adapters.ts';
@@ -10,7 +11,8 @@ import { adainColorFix } from './color_fix.ts';
 import type { ImageOptions, Setting } from './image_model.ts';
 import { type Batch, LatentModel, type LatentModelOptions, unitOf } from './latent.ts';
 import { type LatentFiles, loadAdapted, loadFolded } from './latent_files.ts';
-import type { ImageShape } from './plane.ts';
+import { runPaired } from './pieces.ts';
+import { type ImageShape, planeOf, type Region, writeRegion } from './plane.ts';
 
 /** The only step: from the last timestep, whose latent is the picture's own, to the clean latent. */
 const step: Step = {
@@ -84,8 +86,11 @@ export class OSEDiffModel extends LatentModel {
 
   /** The pictures in [0, 1]. */
   async #unit({ shape, bytes }: Batch, options: RunOptions): Promise<Float32Array> {
-    const trace = () => ({ y: unitOf(input('bytes', shape, 'u8')) });
-    return (await this.stages.run(`unit ${shape.join('x')}`, trace, { bytes }, options)).y as Float32Array;
+    const image = new Float32Array(bytes.length);
+    const piece = { forward: unitOf, reach: 0, scale: 1 };
+    const write = (tile: Region, part: TypedArray): void => writeRegion(image, shape, tile, part as Float32Array);
+    await runPaired(this.stages, 'unit', piece, [planeOf(bytes, shape)], (y) => y, write, options);
+    return image;
   }
 
   /** A latent out of the distribution that the encoder gave. */

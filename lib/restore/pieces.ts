@@ -5,7 +5,7 @@ import { input, type Shape, type Tensor } from '../graph/tensor.ts';
 import type { Piece } from '../models/vae.ts';
 import { type Statistics, withStatistics } from '../nn/statistics.ts';
 import type { RunOptions, Values } from '../runtime/index.ts';
-import { type ImageShape, makePlane, type Plane, type Region } from './plane.ts';
+import { coversAll, type ImageShape, makePlane, type Pixels, type Plane, planeOf, type Region } from './plane.ts';
 import type { Stages } from './stages.ts';
 
 /** Bytes of a tile before or after a piece, whichever are more: they are copied at once while the event loop waits. */
@@ -68,7 +68,12 @@ async function runPiece(
   try {
     await eachTile(stages, key, piece, [plane], options, async (tile, { y }) => {
       const depth = y.length / (n * tile.height * tile.width);
-      output ??= await makePlane([n, height * piece.scale, width * piece.scale, depth]);
+      const shape: ImageShape = [n, height * piece.scale, width * piece.scale, depth];
+      if (coversAll(tile, shape)) {
+        output = planeOf(y as Float32Array, shape);
+        return;
+      }
+      output ??= await makePlane(shape);
       await output.write(tile, y as Float32Array);
     });
     return output!;
@@ -86,7 +91,7 @@ export async function runPaired(
   stages: Stages,
   key: string,
   piece: PairedPiece,
-  planes: readonly Plane[],
+  planes: readonly Plane<Pixels>[],
   convert: (y: Tensor) => Tensor,
   write: (tile: Region, values: TypedArray) => void,
   options: PiecesOptions = {},
@@ -112,19 +117,20 @@ async function eachTile(
   stages: Stages,
   key: string,
   piece: PairedPiece,
-  planes: readonly Plane[],
+  planes: readonly Plane<Pixels>[],
   { signal, bytes = tileBytes, onProgress }: PiecesOptions,
   use: (tile: Region, values: Values) => Promise<void>,
   convert?: (y: Tensor) => Tensor,
 ): Promise<void> {
   const [n, height, width, channels] = planes[0].shape;
   const tiles = tilesOf(height * piece.scale, width * piece.scale, sideOf(piece, n, channels, bytes));
-  const known: Measured[] = [];
+  // One tile of everything measures for itself.
+  const known: Measured[] | undefined = tiles.length > 1 ? [] : undefined;
   for (let done = false; !done; ) {
     const found: { measured: Measured; positions: number }[] = [];
     for (const [i, tile] of tiles.entries()) {
       const region = regionFor(tile, piece, planes[0].shape);
-      const parts: Float32Array[] = [];
+      const parts: Pixels[] = [];
       for (const plane of planes) parts.push(await plane.read(region));
       const place = { region, tile, shape: [n, region.height, region.width, channels] };
       const values = await run(stages, key, { piece, convert }, place, parts, known, signal);
@@ -133,7 +139,7 @@ async function eachTile(
       else found.push({ measured: values as unknown as Measured, positions: tile.height * tile.width });
       if (done) onProgress?.((i + 1) / tiles.length);
     }
-    if (!done) known.push(together(found));
+    if (!done) known!.push(together(found));
   }
 }
 
@@ -184,8 +190,8 @@ function run(
   key: string,
   { piece, convert }: { piece: PairedPiece; convert?: (y: Tensor) => Tensor },
   { region, tile, shape }: Place,
-  parts: readonly Float32Array[],
-  known: readonly Measured[],
+  parts: readonly Pixels[],
+  known: readonly Measured[] | undefined,
   signal?: AbortSignal,
 ): Promise<Values> {
   const { scale } = piece;
@@ -193,14 +199,15 @@ function run(
   const start = [0, tile.top - region.top * scale, tile.left - region.left * scale, 0];
   const inside = (y: Tensor): Tensor => slice(y, start, [n, tile.height, tile.width, y.shape[3]]);
   const trace = (): Record<string, Tensor> => {
-    const statistics = known.map(({ mean }, i): Statistics => {
+    const statistics = known?.map(({ mean }, i): Statistics => {
       const each = [n, mean.length / n];
       return { mean: input(`mean ${i}`, each), variance: input(`variance ${i}`, each) };
     });
-    const [x, other] = parts.map((_, i) => input(`x ${i}`, shape));
-    const result = withStatistics(statistics, inside, () => piece.forward(x, other));
+    const [x, other] = parts.map((part, i) => input(`x ${i}`, shape, part instanceof Uint8Array ? 'u8' : 'f32'));
+    const forward = (): Tensor => piece.forward(x, other);
+    const result = statistics ? withStatistics(statistics, inside, forward) : { output: forward() };
     // A program takes no feed that nothing reads, and not every pass needs all that is known.
-    const feeds = [x, other, ...statistics.flatMap(({ mean, variance }) => [mean, variance])].filter((t) => t);
+    const feeds = [x, other, ...(statistics ?? []).flatMap(({ mean, variance }) => [mean, variance])].filter((t) => t);
     const corners = Object.fromEntries(
       feeds.map((t, i) => [`corner ${i}`, slice(t, Array(t.rank).fill(0), Array(t.rank).fill(1))]),
     );
@@ -208,16 +215,16 @@ function run(
     const y = inside(result.output);
     return convert ? { y: convert(y), finite: allFinite([y]), ...corners } : { y, ...corners };
   };
-  const feeds: Record<string, Float32Array> = {};
+  const feeds: Record<string, Pixels> = {};
   parts.forEach((part, i) => {
     feeds[`x ${i}`] = part;
   });
-  known.forEach(({ mean, variance }, i) => {
+  known?.forEach(({ mean, variance }, i) => {
     feeds[`mean ${i}`] = mean;
     feeds[`variance ${i}`] = variance;
   });
   const where = [...shape, start[1], start[2], tile.height, tile.width].join(' ');
-  return stages.run(`${key} ${known.length} ${where}`, trace, feeds, { signal });
+  return stages.run(`${key} ${known?.length ?? 'whole'} ${where}`, trace, feeds, { signal });
 }
 
 /** The statistics of images out of those of their tiles (Chan et al. 1983, formula 2.1): a few numbers, in float64. */

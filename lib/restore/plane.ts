@@ -15,13 +15,18 @@ export interface Region {
   readonly width: number;
 }
 
-/** Images too large for a program: float32, read and written by regions. */
-export interface Plane {
+/** What images are read as: float32, or bytes as they come. */
+export type Pixels = Float32Array | Uint8Array;
+
+/** Images too large for a program, read and written by regions: copying all of them at once would hold the event loop. */
+export interface Plane<T extends Pixels = Float32Array> {
   readonly shape: ImageShape;
-  /** The values of a region of all images, [N, height, width, C]. */
-  read(region: Region): Promise<Float32Array>;
+  /** All of it, where it is in memory. */
+  readonly values?: T;
+  /** The values of a region of all images, [N, height, width, C]: not to be changed, for they may be the plane's own. */
+  read(region: Region): Promise<T>;
   /** Replaces a region. */
-  write(region: Region, values: Float32Array): Promise<void>;
+  write(region: Region, values: T): Promise<void>;
   /** Frees its memory or its file. Safe to call twice. */
   dispose(): Promise<void>;
 }
@@ -43,18 +48,13 @@ function* rowsOf([n, h, w, c]: ImageShape, { top, left, height, width }: Region)
 }
 
 /** Puts the values of a region [N, height, width, C] where they belong in an image. */
-export function writeRegion<T extends Float32Array | Uint8Array>(
-  image: T,
-  shape: ImageShape,
-  region: Region,
-  values: T,
-): void {
+export function writeRegion<T extends Pixels>(image: T, shape: ImageShape, region: Region, values: T): void {
   const length = region.width * shape[3];
   for (const [to, from] of rowsOf(shape, region)) image.set(values.subarray(from, from + length), to);
 }
 
 /** The values of a region of an image, [N, height, width, C]. */
-export function readRegion<T extends Float32Array | Uint8Array>(image: T, shape: ImageShape, region: Region): T {
+export function readRegion<T extends Pixels>(image: T, shape: ImageShape, region: Region): T {
   const [n, , , c] = shape;
   const length = region.width * c;
   const values = new (image.constructor as new (size: number) => T)(n * region.height * length);
@@ -62,23 +62,64 @@ export function readRegion<T extends Float32Array | Uint8Array>(image: T, shape:
   return values;
 }
 
+/** Whether a region is all of an image. */
+export const coversAll = ({ top, left, height, width }: Region, [, rows, columns]: ImageShape): boolean =>
+  top === 0 && left === 0 && height === rows && width === columns;
+
 /** All of a plane, which is disposed of. */
 export async function takeAll(plane: Plane): Promise<Float32Array> {
   const [, height, width] = plane.shape;
   try {
-    return await plane.read({ top: 0, left: 0, height, width });
+    return plane.values ?? (await plane.read({ top: 0, left: 0, height, width }));
   } finally {
     await plane.dispose();
   }
 }
 
 /** The upper left part of a plane, of another shape; it lives as long as the plane does. */
-export const part = (plane: Plane, shape: ImageShape): Plane => ({ ...plane, shape });
+export const part = (plane: Plane, shape: ImageShape): Plane => ({ ...plane, shape, values: undefined });
+
+/** A plane continued to the right and below to `shape`, by zeros or by its border. It is only read, and lives as long as the plane does. */
+export function continued(plane: Plane, shape: ImageShape, mode: 'zero' | 'replicate'): Plane {
+  const [n, , , channels] = shape;
+  const [, height, width] = plane.shape;
+  const span = (start: number, size: number, length: number): [number, number] => {
+    const from = Math.min(start, length - 1);
+    return [from, Math.max(1, Math.min(start + size, length) - from)];
+  };
+  return {
+    ...plane,
+    shape,
+    values: undefined,
+    async read(region) {
+      const [top, rows] = span(region.top, region.height, height);
+      const [left, columns] = span(region.left, region.width, width);
+      const inner = await plane.read({ top, left, height: rows, width: columns });
+      if (rows === region.height && columns === region.width && top === region.top && left === region.left)
+        return inner;
+      const values = new Float32Array(n * region.height * region.width * channels);
+      for (let i = 0; i < n * region.height; i++) {
+        const [image, y] = [Math.floor(i / region.height), i % region.height];
+        if (mode === 'zero' && region.top + y >= height) continue;
+        const from = (image * rows + Math.min(y, rows - 1)) * columns * channels;
+        const line = inner.subarray(from, from + columns * channels);
+        const at = i * region.width * channels;
+        const known = Math.max(0, Math.min(columns, width - region.left));
+        values.set(line.subarray(0, known * channels), at);
+        const border = line.subarray(-channels);
+        if (mode === 'zero') continue;
+        for (let x = known; x < region.width; x++) values.set(border, at + x * channels);
+      }
+      return values;
+    },
+  };
+}
 
 /** A plane of values that are in memory already; they are not copied. */
-export const planeOf = (values: Float32Array, shape: ImageShape): Plane => ({
+export const planeOf = <T extends Pixels>(values: T, shape: ImageShape): Plane<T> => ({
   shape,
-  read: async (region) => readRegion(values, shape, region),
+  values,
+  read: async (region) => (coversAll(region, shape) ? values : readRegion(values, shape, region)),
   write: async (region, part) => writeRegion(values, shape, region, part),
   dispose: async () => {},
 });

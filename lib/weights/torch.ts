@@ -136,7 +136,8 @@ function entryOf(where: string, path: string, tensor: TorchTensor, place: Awaite
   }
   const bytes = sizeOf(shape) * width;
   if (!Number.isSafeInteger(bytes)) throw new ReflError('ERR_WEIGHTS', `${where}: [${shape}] is too large a shape`);
-  const first = place.offset + (storage.first + offset) * width;
+  // A view without values may begin anywhere, also where there is no file any more.
+  const first = place.offset + (bytes ? (storage.first + offset) * width : 0);
   const piece = { path, offset: first, shape, ...(isInRows(shape, strides) ? {} : { strides }) };
   return { dtype: storage.dtype, shape, bytes, pieces: [piece] };
 }

@@ -48,7 +48,18 @@ Napi::Value rejection(Napi::Env env, const std::string& code, const std::string&
   return error.Value();
 }
 
-Napi::Value toArrayBuffer(Napi::Env env, const std::vector<std::byte>& bytes) {
+// Hands bytes over. Many are not copied, which would hold the event loop, unless the host wants all memory for itself.
+Napi::Value toArrayBuffer(Napi::Env env, std::vector<std::byte> bytes) {
+  constexpr size_t kMany = size_t{1} << 20;
+  if (bytes.size() >= kMany) {
+    auto* kept = new std::vector<std::byte>(std::move(bytes));
+    const auto free = [](napi_env, void*, void* hint) { delete static_cast<std::vector<std::byte>*>(hint); };
+    napi_value out = nullptr;
+    if (napi_create_external_arraybuffer(env, kept->data(), kept->size(), free, kept, &out) == napi_ok)
+      return {env, out};
+    bytes = std::move(*kept);
+    delete kept;
+  }
   Napi::ArrayBuffer out = Napi::ArrayBuffer::New(env, bytes.size());
   if (!bytes.empty()) std::memcpy(out.Data(), bytes.data(), bytes.size());
   return out;
@@ -75,7 +86,7 @@ struct Addon {
   }
 
   Napi::Value start(Napi::Env env, Device& device, const std::shared_ptr<Job>& job);
-  void settle(Napi::Env env, const Event& event);
+  void settle(Napi::Env env, Event& event);
   void close();
 
   uint32_t lastId = 0;
@@ -122,7 +133,7 @@ Napi::Value Addon::start(Napi::Env env, Device& device, const std::shared_ptr<Jo
   return job->deferred.Promise();
 }
 
-void Addon::settle(Napi::Env env, const Event& event) {
+void Addon::settle(Napi::Env env, Event& event) {
   const Napi::HandleScope scope(env);
   Job& job = *event.job;
   if (event.what == Event::progress) {
@@ -130,7 +141,8 @@ void Addon::settle(Napi::Env env, const Event& event) {
     return;
   }
   if (event.what == Event::tapped) {
-    if (!job.onTap.IsEmpty()) job.onTap.Call({Napi::Number::New(env, event.number), toArrayBuffer(env, event.bytes)});
+    if (!job.onTap.IsEmpty())
+      job.onTap.Call({Napi::Number::New(env, event.number), toArrayBuffer(env, std::move(event.bytes))});
     return;
   }
   if (--open == 0) events.Unref(env);
@@ -244,7 +256,7 @@ Napi::Value readBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   auto bytes = std::make_shared<std::vector<std::byte>>();
   auto job = std::make_shared<Job>(info.Env());
   job->work = [buffer, bytes] { *bytes = buffer->read(); };
-  job->finish = [bytes](Napi::Env env) { return toArrayBuffer(env, *bytes); };
+  job->finish = [bytes](Napi::Env env) { return toArrayBuffer(env, std::move(*bytes)); };
   return addon.start(info.Env(), *device, job);
 }
 
@@ -337,7 +349,7 @@ Napi::Value run(const Napi::CallbackInfo& info, Addon& addon) {
   };
   job->finish = [outputs](Napi::Env e) -> Napi::Value {
     Napi::Array out = Napi::Array::New(e, outputs->size());
-    for (uint32_t i = 0; i < outputs->size(); i++) out[i] = toArrayBuffer(e, (*outputs)[i]);
+    for (uint32_t i = 0; i < outputs->size(); i++) out[i] = toArrayBuffer(e, std::move((*outputs)[i]));
     return out;
   };
   addon.runs.emplace(id, job);

@@ -66,6 +66,16 @@ test('content decides, not the name', async () => {
   }
 });
 
+test('a view without values may point beyond its storage: it lies within the file all the same', async () => {
+  const view = tensor({ values: 0, offset: 2 ** 31 - 1, shape: [0, 2 ** 31 - 1], strides: [0, 0] });
+  const path = write('nothing.pth', archive(dict(text('y'), view), { 0: new Uint8Array() }));
+  const { entries } = await openWeights(path);
+  const { bytes, pieces } = entries.get('y')!;
+  assert.is(bytes, 0);
+  assert.ok(pieces.every(({ offset }) => offset <= readFileSync(path).length));
+  assert.is((await readTensor(await openWeights(path), 'y')).length, 0);
+});
+
 test('archives may be in 64 bits', async () => {
   const members = dict(text('y'), tensor(), text('z'), tensor({ key: '1', values: 1 }));
   const path = write('64.pth', archive(members, { 0: floats(2, 3), 1: floats(4) }, { zip64: true }));
