@@ -1,11 +1,9 @@
 # The addon with its CPU and null backends. Source files and instruction sets stand in sources.json, which CMakeLists.txt
-# (the CUDA library) and the tests read too. `npm run build:addon` runs this with the headers of the running node.
+# (the CUDA library) and the tests read too. `npm run build:addon` generates the operators' table and runs this with the
+# headers of the running node.
 {
-  'variables': {
-    'generated': 'build/generated',
-  },
   'target_defaults': {
-    'include_dirs': ['native', '<(generated)'],
+    'include_dirs': ['native', 'build/generated'],
     'cflags_cc!': ['-fno-exceptions', '-fno-rtti', '-std=gnu++17', '-std=gnu++20'],
     'cflags_cc': [
       '-std=c++17', '-O3', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-fvisibility=hidden',
@@ -13,24 +11,12 @@
   },
   'targets': [
     {
-      'target_name': 'generated',
-      'type': 'none',
-      'hard_dependency': 1,
-      'actions': [{
-        'action_name': 'op_table',
-        'inputs': ['ops.json', 'scripts/op-table.mjs'],
-        'outputs': ['<(generated)/op_table.inc', '<(generated)/op_kernels.inc'],
-        'action': ['node', 'scripts/op-table.mjs', '<(generated)'],
-      }],
-    },
-    {
       'target_name': 'refl_environment',
       'sources': ['<!@(node -p "require(\'./sources.json\').environment.join(\' \')")'],
       'defines': ['NAPI_VERSION=8'],
     },
     {
       'target_name': 'refl',
-      'dependencies': ['generated'],
       'sources': [
         '<!@(node -p "const s = require(\'./sources.json\'); [s.core, s.addon, s.null].flat().join(\' \')")',
       ],
@@ -51,16 +37,14 @@
         {
           'target_name': 'cpu_v3',
           'type': 'static_library',
-          'dependencies': ['generated'],
-          'sources': ['<!@(node -p "require(\'./sources.json\').cpu.join(\' \')")'],
+              'sources': ['<!@(node -p "require(\'./sources.json\').cpu.join(\' \')")'],
           'defines': ['REFL_ISA=v3'],
           'cflags_cc': ['<!@(node -p "require(\'./sources.json\').isas.x64[0].flags.join(\' \')")'],
         },
         {
           'target_name': 'cpu_v4',
           'type': 'static_library',
-          'dependencies': ['generated'],
-          'sources': ['<!@(node -p "require(\'./sources.json\').cpu.join(\' \')")'],
+              'sources': ['<!@(node -p "require(\'./sources.json\').cpu.join(\' \')")'],
           'defines': ['REFL_ISA=v4'],
           'cflags_cc': ['<!@(node -p "require(\'./sources.json\').isas.x64[1].flags.join(\' \')")'],
         },
@@ -70,8 +54,7 @@
         {
           'target_name': 'cpu_base',
           'type': 'static_library',
-          'dependencies': ['generated'],
-          'sources': ['<!@(node -p "require(\'./sources.json\').cpu.join(\' \')")'],
+              'sources': ['<!@(node -p "require(\'./sources.json\').cpu.join(\' \')")'],
           'defines': ['REFL_ISA=base'],
         },
       ],

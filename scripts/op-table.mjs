@@ -1,6 +1,6 @@
 // Writes ops.json as C++ sees it, into the folder given: op_table.inc holds the rows of native/exec/op_table.h's OpInfo,
 // op_kernels.inc one REFL_KERNEL(name, binder) for every operator that needs a kernel (the leaves need none).
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const folder = process.argv[2];
@@ -20,5 +20,9 @@ for (const [name, op] of Object.entries(ops)) {
 
 const head = '// Generated from ops.json by scripts/op-table.mjs.\n';
 mkdirSync(folder, { recursive: true });
-writeFileSync(join(folder, 'op_table.inc'), head + rows.join(''));
-writeFileSync(join(folder, 'op_kernels.inc'), head + kernels.join(''));
+for (const [name, lines] of Object.entries({ 'op_table.inc': rows, 'op_kernels.inc': kernels })) {
+  const path = join(folder, name);
+  const text = head + lines.join('');
+  // What includes a file that stays as it is need not be compiled again.
+  if (!existsSync(path) || readFileSync(path, 'utf8') !== text) writeFileSync(path, text);
+}
