@@ -7,9 +7,9 @@
 //
 // A TENSOR is <DTYPE:SHAPE for an input, <!DTYPE:SHAPE for one that never changes (packed before the clock starts), <-
 // for one left out, >DTYPE:SHAPE for an output, where a DTYPE tf32 is float32 that products may round; an ATTRIBUTE is
-// @ and numbers, in the order of ops.json. So
+// @ and numbers, in the order of ops.json, or @ alone where it is left out. So, of a product that nothing follows,
 //
-//     operator conv2d 20 <bf16:1x64x64x320 <!bf16:320x320x3x3 <!bf16:320 >bf16:1x64x64x320 @1,1 @1,1,1,1
+//     operator conv2d 20 <bf16:1x64x64x320 <!bf16:320x320x3x3 <!bf16:320 >bf16:1x64x64x320 @1,1 @1,1,1,1 @ @
 //
 // Seconds are the median of RUNS launches, each between two events, with the level 2 cache written over in between.
 #include <cuda_runtime_api.h>

@@ -23,9 +23,7 @@ class BoundEpilogue {
       if (!codeOf(step, to)) refuse(node, "ERR_PROGRAM", std::string("cannot be followed by ") + step.op->name);
       to.every = step.input ? narrow(node, step.every) : 1;
       if (!step.input) continue;
-      const DType dtype = node.inputs[step.input].dtype;
-      to.isFloat = dtype == DType::f32 && type != DType::f32;
-      if (dtype != type && !to.isFloat) refuse(node, "ERR_DTYPE", "mixes dtypes");
+      if (node.inputs[step.input].dtype != type) refuse(node, "ERR_DTYPE", "mixes dtypes");
     }
   }
 

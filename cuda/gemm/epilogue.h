@@ -20,11 +20,10 @@ enum class EpilogueCode : uint8_t {
 
 constexpr int kEpilogueSteps = 4;
 
-/** Steps that follow a product and its bias, in turn, all in float32. */
+/** Steps that follow a product and its bias, in turn, each in float32 and rounded to the product's type. */
 struct Epilogue {
   struct Step {
     EpilogueCode code;
-    bool isFloat;         // the operand is, whatever the product's type
     int every;            // rows of the result, counted over a batch, that share a row of the operand
     const void* operand;  // [rows / every, columns] without gaps, or null
     float a, b;
@@ -39,11 +38,9 @@ struct Epilogue {
  * rows and matrices begin at multiples of `strides` (or-ed). */
 template <class T>
 bool quadsFit(const Epilogue& epilogue, const T* c, int columns, int64_t strides) {
-  const auto aligned = [](const void* at, bool isFloat) {
-    return reinterpret_cast<uintptr_t>(at) % (4 * (isFloat ? sizeof(float) : sizeof(T))) == 0;
-  };
-  bool fit = (columns | strides) % 4 == 0 && aligned(c, epilogue.toFloat);
-  for (int i = 0; i < epilogue.steps; ++i) fit = fit && aligned(epilogue.step[i].operand, epilogue.step[i].isFloat);
+  const auto aligned = [](const void* at, size_t width) { return reinterpret_cast<uintptr_t>(at) % (4 * width) == 0; };
+  bool fit = (columns | strides) % 4 == 0 && aligned(c, epilogue.toFloat ? sizeof(float) : sizeof(T));
+  for (int i = 0; i < epilogue.steps; ++i) fit = fit && aligned(epilogue.step[i].operand, sizeof(T));
   return fit;
 }
 

@@ -46,11 +46,23 @@ SIMT_DEVICE void writeFinished(const Epilogue& epilogue, T* c, int64_t at, int c
     writePart(c + at, column, columns, whole, v);
 }
 
+/** As T holds it: what steps take and give is rounded as it would be between nodes, so that no result depends on which
+ * operators could follow a product, as in a segment that is recomputed. */
+template <class T, int R, int V>
+SIMT_DEVICE void roundTo(float (&v)[R][V]) {
+#pragma unroll
+  for (int r = 0; r < R; ++r) {
+#pragma unroll
+    for (int e = 0; e < V; ++e) v[r][e] = simt::toFloat(simt::fromFloat<T>(v[r][e]));
+  }
+}
+
 /** Takes columns [column, column + V) of the given rows, counted over a batch, through all steps; rows below 0 are not
  * there. T: the product's type. `whole`: V columns of every operand can be read at once. */
 template <class T, int R, int V>
 SIMT_DEVICE void finish(const Epilogue& epilogue, const int (&rows)[R], int column, int columns, bool whole,
                         float (&v)[R][V]) {
+  roundTo<T>(v);
 #pragma unroll 1
   for (int i = 0; i < epilogue.steps; ++i) {
     const Epilogue::Step& step = epilogue.step[i];
@@ -60,10 +72,7 @@ SIMT_DEVICE void finish(const Epilogue& epilogue, const int (&rows)[R], int colu
       for (int r = 0; r < R; ++r) {
         if (rows[r] < 0) continue;
         const int64_t at = static_cast<int64_t>(step.every == 1 ? rows[r] : rows[r] / step.every) * columns;
-        if (step.isFloat)
-          readPart(static_cast<const float*>(step.operand) + at, column, columns, whole, x[r]);
-        else
-          readPart(static_cast<const T*>(step.operand) + at, column, columns, whole, x[r]);
+        readPart(static_cast<const T*>(step.operand) + at, column, columns, whole, x[r]);
       }
     }
     const auto each = [&](const auto& fn) {
@@ -111,6 +120,7 @@ SIMT_DEVICE void finish(const Epilogue& epilogue, const int (&rows)[R], int colu
         });
         break;
     }
+    roundTo<T>(v);
   }
 }
 

@@ -20,11 +20,12 @@ interface Finished {
 
 /**
  * The graph with what follows a product made part of it: operators of one value (activations and their gradients, scales),
- * those that take a second one from a tensor (residuals, a shift of each image) and a cast to float32. The product then
- * writes its result once, finished; in 16 bits it is rounded once, too. An operator joins where nobody else reads what it
- * reads of the product. Where its other operand is computed later, the product has to wait for it. Attributes of a finished
- * product are its own and `code`: pairs of an operator, by its place in ops.json, and the number with which its attributes in
- * `numbers` begin; operands follow the product's own inputs, in the order in which they are taken. A pure function: `graph` stays as it is.
+ * those that take a second one from a tensor (residuals, a shift of each image), and last a cast to float32. The product then
+ * writes its result once, finished, with the bits that separate nodes would give, in 16 bits too. An operator joins where
+ * nobody else reads what it reads of the product. Where its other operand is computed later, the product has to wait for it.
+ * Attributes of a finished product are its own and `code`: pairs of an operator, by its place in ops.json, and the number
+ * with which its attributes in `numbers` begin; operands follow the product's own inputs, in the order in which they are
+ * taken. A pure function: `graph` stays as it is.
  */
 export function finishProducts(graph: Graph): Graph {
   const usage = new Usage(graph);
@@ -80,6 +81,7 @@ function addFinished(product: Node, usage: Usage, found: Map<Node, Finished>): v
 function addStep({ code, numbers, operands }: Finished, node: Node, t: Tensor, result: Tensor): boolean {
   const row = opTable[node.op];
   const y = node.outputs[0];
+  if (t.dtype !== result.dtype) return false;
   if (node.op === 'cast') return isHalf(t.dtype) && y.dtype === 'f32';
   const at = node.inputs.indexOf(t);
   if (!row.finishes?.includes(inputName(row, at)) || code.length === 2 * MOST_STEPS || !sameShape(t.shape, y.shape))

@@ -24,8 +24,8 @@ const isApplied = (e: Expression): e is Applied => typeof e === 'object' && 'arg
 
 /**
  * The graph as devices run it: products finish their results ({@link finishProducts}), and trees of the elementwise operators
- * that are left become chains. In float32 and float64 on the CPU results are the same bits; in 16 bits intermediate values
- * are not rounded.
+ * that are left become chains. In float32 and float64 on the CPU results are the same bits; in 16 bits values within a
+ * chain are not rounded.
  */
 export const fuse = (graph: Graph): Graph => joinChains(finishProducts(graph));
 

@@ -23,7 +23,7 @@ test('every shape is one node, with the bytes of its type', () => {
   }
   const [first] = shapes;
   assert.equal(requestOf(first, 'bf16'), {
-    words: ['<bf16:4096x4096', '<!bf16:4096x4096', '<!bf16:4096', '>bf16:4096x4096'],
+    words: ['<bf16:4096x4096', '<!bf16:4096x4096', '<!bf16:4096', '>bf16:4096x4096', '@', '@'],
     bytes: 2 * (3 * 4096 * 4096 + 4096),
   });
   assert.is(requestOf(first, 'tf32').bytes, requestOf(first, 'f32').bytes);

@@ -2,12 +2,15 @@
 // The 16-bit floats on device emu:0 (or the one that REFL_TEST_DEVICE names): every operator case of test/ops, forward and
 // gradient, in bf16 and f16 against float64 of the same rounded inputs.
 import { test } from 'uvu';
+import * as assert from 'uvu/assert';
 import { type DType, isFloat, type TypedArray } from '../../lib/graph/dtype.ts';
 import { grad, reachable } from '../../lib/graph/grad.ts';
 import { cast } from '../../lib/graph/ops/elementwise.ts';
+import { lower } from '../../lib/graph/program.ts';
 import { input, type Tensor } from '../../lib/graph/tensor.ts';
 import { openDevice } from '../../lib/runtime/index.ts';
 import { fromFloat32, toFloat32 } from '../../lib/weights/half.ts';
+import { cases as finishing } from '../ops/epilogue.cases.ts';
 import { buildLibrary } from '../simt/build.ts';
 import { close } from '../support/assert.ts';
 import { type OpCase, uniforms, valuesOf } from '../support/opcase.ts';
@@ -81,6 +84,23 @@ for (const half of ['bf16', 'f16'] as const) {
       const [reference] = await run(cpu, trace(c, 'f64', 'f64').outputs, [Object.fromEntries(wide)]);
       const [got] = await run(cuda, outputs, [feeds]);
       for (const key of Object.keys(outputs)) close(got[key], reference[key], roundings(c.op) * unit[half], key);
+    });
+  }
+}
+
+for (const half of ['bf16', 'f16'] as const) {
+  for (const c of finishing) {
+    test(`${half} ${c.name}: the bits of separate nodes`, async () => {
+      const outputs = Object.entries(trace(c, 'f32', half).outputs).filter(([key]) => key.startsWith('out.'));
+      const graph = { outputs: Object.fromEntries(outputs) };
+      const next = uniforms(c.name.length);
+      const values = Object.entries(c.inputs).map(([key, spec]) => [key, valuesOf(spec, 'f32', next)]);
+      const compute = async (plan: boolean): Promise<Record<string, TypedArray>> => {
+        using program = await cuda.compile(graph, { plan });
+        const read = new Set(lower(graph).feeds.map(({ name }) => name));
+        return program.run(Object.fromEntries(values.filter(([key]) => read.has(key as string))));
+      };
+      assert.equal(await compute(true), await compute(false));
     });
   }
 }

@@ -15,7 +15,6 @@ struct Step {
   Code code;
   int every = 0;
   double a = 0, b = 0;
-  bool isFloat = false;
 };
 
 struct Finishing {
@@ -26,10 +25,10 @@ struct Finishing {
 /** Every step there is; as many rows share an operand's as `every` says. */
 inline std::vector<Finishing> finishings(int every, int all) {
   return {{{{Code::kAdd, 1, 1}}},
-          {{{Code::kAdd, every, 1}, {Code::kGated, 0, 1}, {Code::kMul, all}, {Code::kAdd, 1, -0.5, 0, true}}},
+          {{{Code::kAdd, every, 1}, {Code::kGated, 0, 1}, {Code::kMul, all}, {Code::kAdd, 1, -0.5}}},
           {{{Code::kMul, 1}, {Code::kAffine, 0, 0.75, -0.25}, {Code::kRelu}}, true},
           {{{Code::kLeakyRelu, 0, 0.25}, {Code::kGelu}, {Code::kLeakyReluGrad, 1, 0.125}}},
-          {{{Code::kGatedGrad, 1, 1.702}, {Code::kGeluGrad, all, 0, 0, true}}, true},
+          {{{Code::kGatedGrad, 1, 1.702}, {Code::kGeluGrad, all}}, true},
           {{}, true}};
 }
 
@@ -44,21 +43,30 @@ class Finisher {
     for (size_t i = 0; i < steps_.size(); ++i) {
       const Step& step = steps_[i];
       refl::cuda::Epilogue::Step& to = epilogue_.step[i];
-      to = {step.code, step.isFloat, step.every, nullptr, static_cast<float>(step.a), static_cast<float>(step.b)};
+      to = {step.code, step.every, nullptr, static_cast<float>(step.a), static_cast<float>(step.b)};
       values_.emplace_back();
       if (step.every == 0) continue;
       std::vector<double> values = uniform(static_cast<size_t>(rows / step.every) * columns, -1, 1, 81 + i);
       if (!values.empty()) values[0] = 0;  // where slopes change
-      if (step.isFloat)
-        to.operand = keep(floats_, std::make_unique<Input<float>>(values, skip));
-      else
-        to.operand = keep(narrow_, std::make_unique<Input<T>>(values, skip));
+      operands_.push_back(std::make_unique<Input<T>>(values, skip));
+      values_.back() = operands_.back()->values();
+      to.operand = operands_.back()->data();
     }
   }
 
   const refl::cuda::Epilogue& epilogue() const { return epilogue_; }
 
   double of(double v, size_t row, size_t column) const {
+    return taken(v, row, column, [](double y) { return y; });
+  }
+
+  /** The same by a plain loop in T, which rounds what goes into a step and what comes of it. */
+  double naively(double v, size_t row, size_t column) const { return taken(v, row, column, rounded<T>); }
+
+ private:
+  template <class Round>
+  double taken(double v, size_t row, size_t column, const Round& round) const {
+    v = round(v);
     for (size_t i = 0; i < steps_.size(); ++i) {
       const Step& step = steps_[i];
       const double x = step.every ? values_[i][row / step.every * columns_ + column] : v, a = epilogue_.step[i].a;
@@ -95,23 +103,15 @@ class Finisher {
           v *= cdf + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
           break;
       }
+      v = round(v);
     }
     return v;
-  }
-
- private:
-  template <class U>
-  const void* keep(std::vector<std::unique_ptr<Input<U>>>& all, std::unique_ptr<Input<U>> operand) {
-    values_.back() = operand->values();
-    all.push_back(std::move(operand));
-    return all.back()->data();
   }
 
   std::vector<Step> steps_;
   size_t columns_;
   refl::cuda::Epilogue epilogue_ = {};
-  std::vector<std::unique_ptr<Input<float>>> floats_;
-  std::vector<std::unique_ptr<Input<T>>> narrow_;
+  std::vector<std::unique_ptr<Input<T>>> operands_;
   std::vector<std::vector<double>> values_;
 };
 
