@@ -47,7 +47,7 @@ const commandOf = (command: string, describe: string, experiment: Experiment): C
 
 export const demoReflCommand = commandOf(
   'refl',
-  'train the restorer that ships by the reward model that ships, with a report: about twenty minutes',
+  'train the restorer that ships by the reward model that ships, with a report',
   reflDemo(demoArm),
 );
 export const hackingCommand = commandOf(

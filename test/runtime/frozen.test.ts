@@ -17,6 +17,7 @@ import { type Device, openDevice } from '../../lib/runtime/index.ts';
 import { sameBits } from '../support/assert.ts';
 import { random } from '../support/random.ts';
 import { codeOf, errorOf } from '../support/runtime.ts';
+import { type WeightUse, weightUses } from '../support/weight_uses.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'refl-frozen-'));
 let device: Device;
@@ -62,25 +63,9 @@ async function layer(on = device) {
   return { file, weight, parameters, program, feeds: { x: new Float32Array(8).fill(1) }, expected };
 }
 
-const uses: Record<string, { shape: number[]; x: number[]; build(x: Tensor, w: Tensor): Tensor }> = {
-  linear: { shape: [77, 40], x: [9, 40], build: linear },
-  matmul: { shape: [40, 77], x: [9, 40], build: matmul },
+const uses: Record<string, WeightUse> = {
+  ...weightUses,
   'matmul of a batch': { shape: [40, 33], x: [3, 40, 9], build: (x, w) => matmul(x, w, { transposeA: true }) },
-  '3x3 by Winograd': {
-    shape: [48, 32, 3, 3],
-    x: [1, 25, 24, 32],
-    build: (x, w) => conv2d(x, w, undefined, { padding: 1 }),
-  },
-  '3x3 on few pixels': {
-    shape: [37, 20, 3, 3],
-    x: [2, 5, 6, 20],
-    build: (x, w) => conv2d(x, w, undefined, { padding: 1 }),
-  },
-  'strided convolution': {
-    shape: [40, 20, 3, 3],
-    x: [1, 8, 8, 20],
-    build: (x, w) => conv2d(x, w, undefined, { stride: 2, padding: 1 }),
-  },
   '1x1 and a sum of the same weights': {
     shape: [70, 24, 1, 1],
     x: [1, 6, 6, 24],

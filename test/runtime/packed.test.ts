@@ -7,12 +7,13 @@ import * as assert from 'uvu/assert';
 import { grad } from '../../lib/graph/grad.ts';
 import { conv2d } from '../../lib/graph/ops/conv2d.ts';
 import { cast } from '../../lib/graph/ops/elementwise.ts';
-import { linear, matmul } from '../../lib/graph/ops/matmul.ts';
-import { input, parameterLeaf, type Tensor } from '../../lib/graph/tensor.ts';
+import { linear } from '../../lib/graph/ops/matmul.ts';
+import { input, parameterLeaf } from '../../lib/graph/tensor.ts';
 import { type Device, evaluate, openDevice } from '../../lib/runtime/index.ts';
 import { sameBits } from '../support/assert.ts';
 import { random } from '../support/random.ts';
 import { codeOf } from '../support/runtime.ts';
+import { type WeightUse, weightUses } from '../support/weight_uses.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'refl-packed-'));
 let device: Device;
@@ -27,26 +28,10 @@ test.after(() => {
 const { next } = random(12);
 const noise = (n: number): Float32Array => Float32Array.from({ length: n }, () => next() - 0.5);
 
-const uses: Record<string, { shape: number[]; x: number[]; build(x: Tensor, w: Tensor): Tensor }> = {
-  linear: { shape: [77, 40], x: [9, 40], build: linear },
+const uses: Record<string, WeightUse> = {
+  ...weightUses,
   'linear of many rows and columns': { shape: [800, 500], x: [200, 500], build: linear },
-  matmul: { shape: [40, 77], x: [9, 40], build: matmul },
   '1x1': { shape: [70, 24, 1, 1], x: [1, 6, 6, 24], build: conv2d },
-  '3x3 by Winograd': {
-    shape: [48, 32, 3, 3],
-    x: [1, 25, 24, 32],
-    build: (x, w) => conv2d(x, w, undefined, { padding: 1 }),
-  },
-  '3x3 on few pixels': {
-    shape: [37, 20, 3, 3],
-    x: [2, 5, 6, 20],
-    build: (x, w) => conv2d(x, w, undefined, { padding: 1 }),
-  },
-  'strided convolution': {
-    shape: [40, 20, 3, 3],
-    x: [1, 8, 8, 20],
-    build: (x, w) => conv2d(x, w, undefined, { stride: 2, padding: 1 }),
-  },
 };
 
 for (const packed of ['bf16', 'f16'] as const) {
