@@ -1,20 +1,18 @@
 import { spawn } from 'node:child_process';
 import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { readChoices } from '../../lib/data/comparisons.ts';
 import type { State } from '../../lib/server/annotate.ts';
 import { temporaryFolder } from '../restore/support.ts';
 import { comparisonsIn, writePairs } from '../server/pairs.ts';
-import { errorLines, type Outcome, refl } from './support.ts';
+import { command, errorLines, type Outcome, refl } from './support.ts';
 
 const test = suite('cli data annotate');
 const folder = temporaryFolder();
 const pairs = await writePairs(folder, 12);
 const comparisons = await comparisonsIn(pairs);
-const main = fileURLToPath(new URL('../../lib/cli/main.ts', import.meta.url));
 
 interface Running {
   readonly url: string;
@@ -25,21 +23,8 @@ interface Running {
 
 /** Starts the server, in a shell after the command `first`, and waits for its address. */
 async function start(out: string, args: string[] = [], first = ':'): Promise<Running> {
-  const command = [
-    process.execPath,
-    '--import',
-    'tsx',
-    main,
-    'data',
-    'annotate',
-    pairs,
-    '-o',
-    out,
-    '--port',
-    '0',
-    ...args,
-  ];
-  const shell = ['-c', `${first}; exec "$@"`, 'bash', ...command];
+  const annotate = [process.execPath, ...command, 'data', 'annotate', pairs, '-o', out, '--port', '0', ...args];
+  const shell = ['-c', `${first}; exec "$@"`, 'bash', ...annotate];
   const child = spawn('bash', shell, { stdio: ['ignore', 'pipe', 'pipe'] });
   const outcome: Outcome = { code: null, stdout: '', stderr: '' };
   child.stderr.on('data', (data) => {
