@@ -30,17 +30,22 @@ export interface Fidelity {
   readonly distance: number;
 }
 
+/** A network that sees images [N, H, W, 3] of 0 to 255 in several maps of features, [N, h, w, C] each. */
+export interface Seeing {
+  features(images: Tensor): Tensor[];
+}
+
 /**
- * Distance of two faces [N, H, W, 3] in [0, 1] in the features of face-api's recognition network: at each of its four stages
- * the squared difference of features of unit length, summed over channels and averaged over positions; the stages
- * added; [N]. Of LPIPS's form, with another network and without learned weights: not LPIPS.
+ * Distance of two faces [N, H, W, 3] in [0, 1] in the features of a network, which looks at them at `side` pixels: in each of
+ * its maps the squared difference of features of unit length, summed over channels and averaged over positions; the maps
+ * added; [N]. Of LPIPS's form, with other networks and without learned weights: not LPIPS. Where nothing else is said it is
+ * one of face-api's recognition network, in its four stages.
  */
-export function featureDistance(network: FaceRecognition, a: Tensor, b: Tensor): Tensor {
-  const side = FaceRecognition.size;
-  const stages = (x: Tensor): Tensor[] =>
+export function featureDistance(network: Seeing, a: Tensor, b: Tensor, side: number = FaceRecognition.size): Tensor {
+  const maps = (x: Tensor): Tensor[] =>
     network.features(affine(clamp(resize(x, [side, side], { mode: 'bilinear', antialias: true }), 0, 1), 255));
-  const theirs = stages(b);
-  return stages(a)
+  const theirs = maps(b);
+  return maps(a)
     .map((features, i) => mean(sum(square(sub(l2Normalize(features), l2Normalize(theirs[i]))), [-1]), [1, 2]))
     .reduce((total, distance) => add(total, distance));
 }

@@ -8,8 +8,8 @@ export const ablation = (settings: ArmSettings): Experiment => ({
   name: 'ablation',
   title: 'What each part of the training is for',
   asks:
-    'Training by rewards has four parts besides the restorer: the reward, losses that hold the image to the photograph (LPIPS where ' +
-    'its files are there, and the wavelet low-pass), a regulariser that holds the restorer to what it was, and a judge that goes on ' +
+    'Training by rewards has four parts besides the restorer: the reward, losses that hold the image to the photograph (LPIPS, or ' +
+    'where its files are missing a distance of its kind, and the wavelet low-pass), a regulariser that holds the restorer to what it was, and a judge that goes on ' +
     'learning. What happens without each?',
   run: async (arm) => {
     const { weights } = settings;
@@ -18,7 +18,7 @@ export const ablation = (settings: ArmSettings): Experiment => ({
       { name: 'no-reward', says: 'without the reward', settings: { ...settings, weights: { ...weights, reward: 0 } } },
       {
         name: 'no-image-losses',
-        says: 'without LPIPS and wavelet',
+        says: 'without losses by the photograph',
         settings: { ...settings, weights: { ...weights, wavelet: 0, lpips: 0 } },
       },
       { name: 'no-drift', says: 'without the regulariser', settings: { ...settings, drift: 0 } },

@@ -3,18 +3,20 @@ import { readFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { JsonLinesFile } from '../data/jsonl.ts';
 import { frmDemo } from '../demo/settings.ts';
+import { mean } from '../graph/ops/reduce.ts';
 import { makeFolder, writeAtomic } from '../image/files.ts';
 import { frmReward } from '../reward/reward.ts';
 import type { Device } from '../runtime/index.ts';
 import { ClipTokenizer } from '../text/tokenizer.ts';
+import type { Weighted } from '../train/refl/objective.ts';
 import { trainRefl } from '../train/refl/refl.ts';
 import { paperWalk } from '../train/refl/rollout.ts';
 import type { MovingOptions } from '../train/refl/session.ts';
 import { type HeldOut, openJudge, setUp } from '../train/refl/setup.ts';
-import type { Measures } from '../train/refl/validation.ts';
+import type { Each, Measures } from '../train/refl/validation.ts';
 import { type Alarm, alarmsOf, type Observation } from '../train/refl/watch.ts';
 import { heldImages, type Material } from './material.ts';
-import { faceDistances, fidelity } from './measures.ts';
+import { expressionDistance, faceDistances, fidelity } from './measures.ts';
 
 /** What of the judge learns: all but what makes tokens of patches, as in its own training (lib/demo/judge.ts). */
 const { layers } = frmDemo.clip.vision_cfg as { layers: number };
@@ -28,7 +30,7 @@ export interface ArmSettings {
   readonly steps: number;
   readonly batch: number;
   readonly lr: number;
-  /** Of the losses at the images; one of 0 is measured only. LPIPS takes part where its files are there. */
+  /** Of the losses at the images; one of 0 is measured only. Where LPIPS's files are not there {@link expressionDistance} takes its place. */
   readonly weights: Readonly<Record<'reward' | 'wavelet' | 'lpips', number>>;
   /** Weight of the mean squared difference from what {@link startingModel} makes of the same input; 0 leaves that out. */
   readonly drift: number;
@@ -57,6 +59,7 @@ export interface Look {
   readonly step: number;
   /** Its `others` are {@link otherMeasures}. */
   readonly observation: Observation;
+  readonly each: Each;
   /** By the judge as it is then, as `train refl` says them. */
   readonly alarms: readonly Alarm[];
   /** By the judge as it was before it learned. */
@@ -135,6 +138,11 @@ async function train(
     ...{ independent: material.independent.weights, lpips: material.lpips, lossWeights: weights },
     ...{ photographs: material.sources, heldOut: await looking(material), seed, unlocked },
     ...{ walk: paperWalk, recompute: false },
+    furtherLosses: async ({ parameters }): Promise<Record<string, Weighted>> => {
+      if (material.lpips?.length) return {};
+      const distance = await expressionDistance(parameters);
+      return { features: { weight: weights.lpips, loss: (judged) => mean(distance(judged)) } };
+    },
   });
   try {
     const ended = new AbortController();
@@ -152,9 +160,9 @@ async function train(
       {
         signal: signal ? AbortSignal.any([signal, ended.signal]) : ended.signal,
         onStep: ({ step }) => onStep?.(step, steps),
-        onObserved: async ({ step, observation }) => {
+        onObserved: async ({ step, observation, each }) => {
           const first = after?.looks[0].observation ?? looks.get(0)?.observation ?? observation;
-          const look = { step, observation, ...alarmsBy(first, observation) };
+          const look = { step, observation, each, ...alarmsBy(first, observation) };
           // A run that was stopped between a look and its checkpoint looks again and sees the same.
           if (!looks.has(step)) await file.append(look);
           looks.set(step, look);

@@ -1,3 +1,4 @@
+import { bootstrapMean, type Mean } from '../eval/interval.ts';
 import { type ArmResult, type ArmSettings, lastOf } from './arm.ts';
 import type { Experiment, Finding } from './report.ts';
 import { measured } from './values.ts';
@@ -14,28 +15,36 @@ export const reflDemo = (settings: ArmSettings): Experiment => ({
     await arm({ name: 'fixed', says: 'judge fixed', settings: { ...settings, moving: undefined } }),
   ],
   findings: ([moving, fixed]) => [
-    changed('with the judge learning, the independent judge’s reward rises', moving, 'independent', (d) => d > 0),
-    changed('with the judge learning, the identity distance does not grow', moving, 'identity', (d) => d <= 0),
-    changed('with the judge learning, the perceptual distance does not grow', moving, 'perceptual', (d) => d <= 0),
+    changed('with the judge learning, the independent judge’s reward rises', moving, 'independent', 'rises'),
+    changed('with the judge learning, the identity distance does not grow', moving, 'identity', 'does not grow'),
+    changed('with the judge learning, the perceptual distance does not grow', moving, 'perceptual', 'does not grow'),
     { ...silence(moving), what: 'with the judge learning, no detector is raised' },
     { ...alarmed(fixed), what: 'with the judge fixed, detectors are raised' },
   ],
 });
 
-/** How a value of the people held out changed in a run, and whether as it should. */
-export function changed(
-  what: string,
-  { looks }: ArmResult,
-  name: string,
-  isReached: (change: number) => boolean,
-): Finding {
-  const [before, after] = [looks[0], lastOf({ looks })].map(({ observation }) => measured(observation, name));
+/** What a change, of which an interval is known, should be. A growth that chance explains is none. */
+const wanted = {
+  rises: ({ low }: Mean) => low > 0,
+  falls: ({ high }: Mean) => high < 0,
+  'does not grow': ({ low }: Mean) => low <= 0,
+} as const;
+
+/** How a value of the people held out changed in a run, picture by picture, and whether as it should. */
+export function changed(what: string, { looks }: ArmResult, name: string, how: keyof typeof wanted): Finding {
+  const [before, after] = [looks[0], lastOf({ looks })];
+  const change = bootstrapMean(after.each[name].map((value, i) => value - before.each[name][i]));
+  const [from, to] = [before, after].map(({ observation }) => measured(observation, name).toFixed(4));
+  const [mean, low, high] = [change.mean, change.low, change.high].map(signed);
   return {
     what,
-    found: `${before.toFixed(4)} at first, ${after.toFixed(4)} at the end`,
-    reached: isReached(after - before),
+    found: `${from} at first, ${to} at the end: ${mean} (95%: ${low} to ${high})`,
+    reached: wanted[how](change),
   };
 }
+
+/** With a sign that is as wide as a digit. */
+export const signed = (value: number): string => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(4)}`;
 
 /** Whether a run raised alarms, and when first. */
 export function alarmed({ looks, from }: ArmResult): Omit<Finding, 'what'> {

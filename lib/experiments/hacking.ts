@@ -18,8 +18,8 @@ export const hacking = (settings: ArmSettings): Experiment => ({
   findings: ([hacked, repaired]) => [
     { ...alarmed(hacked), what: 'with the judge fixed, detectors are raised' },
     ended(repaired),
-    changed('the perceptual distance falls again', repaired, 'perceptual', (d) => d < 0),
-    changed('the identity distance falls again', repaired, 'identity', (d) => d < 0),
+    changed('the perceptual distance falls again', repaired, 'perceptual', 'falls'),
+    changed('the identity distance falls again', repaired, 'identity', 'falls'),
     {
       what: 'the perceptual distance comes back to what it was at first',
       found: [hacked.looks[0], lastOf(hacked), lastOf(repaired)]

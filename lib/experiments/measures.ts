@@ -7,7 +7,7 @@ import { mean, sum } from '../graph/ops/reduce.ts';
 import { resize } from '../graph/ops/resample.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import { psnr } from '../metrics/fidelity.ts';
-import { FaceLandmarks, FaceRecognition } from '../models/faceapi.ts';
+import { FaceFeatures, FaceLandmarks, FaceRecognition } from '../models/faceapi.ts';
 import type { Judged } from '../reward/reward.ts';
 import type { Parameters } from '../runtime/index.ts';
 import type { Measures } from '../train/refl/validation.ts';
@@ -48,6 +48,15 @@ export async function faceDistances(parameters: Parameters): Promise<Measures> {
         percent,
       ),
   };
+}
+
+/**
+ * Distance to the photographs by features of face-api's expression network, at the images' own size: what stands in for LPIPS,
+ * whose files have to be brought, as something to train by.
+ */
+export async function expressionDistance(parameters: Parameters): Promise<Measures[string]> {
+  const network = await loadNetwork(parameters, 'face_expression', () => new FaceFeatures());
+  return ({ images, targets }) => featureDistance(network, images, targets, images.shape[1]);
 }
 
 /** PSNR in dB, over RGB. */

@@ -2,6 +2,7 @@ import { escapeUTF8 } from 'entities';
 import sharp from 'sharp';
 import { curvesChart } from '../eval/charts.ts';
 import { type ArmResult, type Look, lastOf } from './arm.ts';
+import { signed } from './demo.ts';
 import type { Material } from './material.ts';
 import type { ExperimentReport } from './report.ts';
 import { type Value, values } from './values.ts';
@@ -40,7 +41,8 @@ ${table(
 )}
 <h2>Figures</h2>
 <p>Means over ${people.pictures} degraded pictures of ${people.held.length} people (${people.held.map(escapeUTF8).join(', ')}) whom neither the
-restorer nor any judge was trained on. They are few: small differences mean nothing.</p>
+restorer nor any judge was trained on. They are few: small differences mean nothing. Intervals take pictures as independent, which those of
+one person are not.</p>
 ${table(['', 'at first', ...arms.map(({ says }) => says)], figures(shown, arms))}
 <h2>What the watch said</h2>
 <p>A detector is named with the number of updates after which it was raised first. By the judge that trains, it is what a user of
@@ -80,7 +82,7 @@ function figures(shown: readonly Value[], arms: readonly ArmResult[]): string[][
     const cell = (arm: ArmResult): string => {
       const last = of(lastOf(arm).observation)!;
       const change = last - first;
-      return `${last.toFixed(4)} (${change < 0 ? '−' : '+'}${Math.abs(change).toFixed(4)})`;
+      return `${last.toFixed(4)} (${signed(change)})`;
     };
     return [says + (better ? arrows[better] : ''), first.toFixed(4), ...arms.map(cell)];
   });

@@ -218,21 +218,35 @@ class DenseBlock extends Module {
   }
 }
 
-/** The 68 landmarks of the iBUG scheme. Input faces [N, 112, 112, 3] of 0 to 255, output [N, 68, 2] fractions of the square. */
-export class FaceLandmarks extends Module {
+/**
+ * What several of the package's networks see faces with, each by weights of its own: face_landmark_68, face_expression. Input
+ * faces [N, H, W, 3] of 0 to 255; they learned at 112 pixels a side.
+ */
+export class FaceFeatures extends Module {
   static readonly size = 112;
   readonly dense0 = new DenseBlock(3, 32);
   readonly dense1 = new DenseBlock(32, 64);
   readonly dense2 = new DenseBlock(64, 128);
   readonly dense3 = new DenseBlock(128, 256);
+
+  /** The maps after each block, each half as wide as the one before: 32, 64, 128 and 256 channels. */
+  features(faces: Tensor): Tensor[] {
+    return this.trace(() => {
+      let x = normalise(faces, faceMean);
+      return [this.dense0, this.dense1, this.dense2, this.dense3].map((block) => {
+        x = block.forward(x);
+        return x;
+      });
+    });
+  }
+}
+
+/** The 68 landmarks of the iBUG scheme. Input faces [N, 112, 112, 3] of 0 to 255, output [N, 68, 2] fractions of the square. */
+export class FaceLandmarks extends FaceFeatures {
   readonly fc = new Linear(256, 136);
 
   forward(faces: Tensor): Tensor {
-    return this.trace(() => {
-      let x = normalise(faces, faceMean);
-      for (const block of [this.dense0, this.dense1, this.dense2, this.dense3]) x = block.forward(x);
-      return reshape(this.fc.forward(globalAvgPool(x)), [-1, 68, 2]);
-    });
+    return this.trace(() => reshape(this.fc.forward(globalAvgPool(this.features(faces).at(-1)!)), [-1, 68, 2]));
   }
 }
 

@@ -17,7 +17,7 @@ import { loadNetwork } from '../../lib/faces/networks.ts';
 import { affine, cast } from '../../lib/graph/ops/elementwise.ts';
 import { input } from '../../lib/graph/tensor.ts';
 import type { Rgb } from '../../lib/image/picture.ts';
-import { FaceRecognition } from '../../lib/models/faceapi.ts';
+import { FaceFeatures, FaceRecognition } from '../../lib/models/faceapi.ts';
 import { type Device, evaluate, openDevice } from '../../lib/runtime/index.ts';
 import { close } from '../support/assert.ts';
 
@@ -68,24 +68,29 @@ test('the unsharp mask adds what a Gaussian of deviation 2 takes away, reflected
   assert.ok(got.some((v) => v === 0) && got.some((v) => v === 1));
 });
 
-test('features: none apart from themselves, the same both ways, farther the stronger the blur', async () => {
-  using parameters = device.parameters();
-  const network = await loadNetwork(parameters, 'face_recognition', () => new FaceRecognition());
-  const image = (name: string) => affine(cast(input(name, [1, side, side, 3], 'u8'), 'f32'), 1 / 255);
-  const outputs = { distance: featureDistance(network, image('a'), image('b')) };
-  using program = await device.compile({ outputs }, { parameters });
-  const blurred = (sigma: number): Promise<Buffer> =>
-    sharp(clean.data, { raw: { width: side, height: side, channels: 3 } })
-      .blur(sigma)
-      .raw()
-      .toBuffer();
-  const between = async (a: Uint8Array, b: Uint8Array): Promise<number> => (await program.run({ a, b })).distance[0];
-  assert.ok(Math.abs(await between(clean.data, clean.data)) < 1e-6);
-  const [little, much] = [await blurred(1), await blurred(4)];
-  const distances = [await between(little, clean.data), await between(much, clean.data)];
-  assert.ok(distances[0] > 0.01 && distances[0] < distances[1], distances.join(' '));
-  assert.ok(Math.abs((await between(clean.data, much)) - distances[1]) < 1e-5);
-});
+const networks: Record<string, () => FaceRecognition | FaceFeatures> = {
+  face_recognition: () => new FaceRecognition(),
+  face_expression: () => new FaceFeatures(),
+};
+for (const [name, make] of Object.entries(networks))
+  test(`${name}: features are none apart from themselves, the same both ways, farther the stronger the blur`, async () => {
+    using parameters = device.parameters();
+    const network = await loadNetwork(parameters, name, make);
+    const image = (name: string) => affine(cast(input(name, [1, side, side, 3], 'u8'), 'f32'), 1 / 255);
+    const outputs = { distance: featureDistance(network, image('a'), image('b')) };
+    using program = await device.compile({ outputs }, { parameters });
+    const blurred = (sigma: number): Promise<Buffer> =>
+      sharp(clean.data, { raw: { width: side, height: side, channels: 3 } })
+        .blur(sigma)
+        .raw()
+        .toBuffer();
+    const between = async (a: Uint8Array, b: Uint8Array): Promise<number> => (await program.run({ a, b })).distance[0];
+    assert.ok(Math.abs(await between(clean.data, clean.data)) < 1e-6);
+    const [little, much] = [await blurred(1), await blurred(4)];
+    const distances = [await between(little, clean.data), await between(much, clean.data)];
+    assert.ok(distances[0] > 0.01 && distances[0] < distances[1], distances.join(' '));
+    assert.ok(Math.abs((await between(clean.data, much)) - distances[1]) < 1e-5);
+  });
 
 test('each contender is measured against the original of its own degradation, which the seed decides', async () => {
   const faces = [

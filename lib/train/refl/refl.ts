@@ -9,7 +9,7 @@ import { EventWriter } from '../events.ts';
 import { checkpointPath, removeUnfinished, runKey } from '../resume.ts';
 import { type Course, drawnAs, type ReflModels, Session, type SessionOptions, type StepFigures } from './session.ts';
 import { States } from './state.ts';
-import { type Validation, writeGrid } from './validation.ts';
+import { type Each, type Validation, writeGrid } from './validation.ts';
 import { type Alarm, alarmsOf, type Observation } from './watch.ts';
 
 export interface ReflOptions extends SessionOptions {
@@ -62,6 +62,7 @@ export interface ReflObservation {
   /** Steps that were made. */
   readonly step: number;
   readonly observation: Observation;
+  readonly each: Each;
   /** What has become worse since the first look in a way that the reward does not tell. */
   readonly alarms: readonly Alarm[];
   /** What was done about them. */
@@ -131,14 +132,14 @@ export async function trainRefl(
   const observe = async (): Promise<OnAlarm | undefined> => {
     if (!validation) return undefined;
     const { step } = progress;
-    const { observation, grid } = await validation.observe();
+    const { observation, each, grid } = await validation.observe();
     progress.first ??= observation;
     const preview = join(out, `preview-${String(step).padStart(8, '0')}.png`);
     await writeGrid(preview, grid);
     const alarms = alarmsOf(progress.first, observation);
     await logs.scalars(step, observedScalars(observation, alarms));
     const answer = alarms.length ? answerTo(onAlarm, session.course) : undefined;
-    await onObserved?.({ step, observation, alarms, preview, answer });
+    await onObserved?.({ step, observation, each, alarms, preview, answer });
     if (!alarms.length && onAlarm === 'rollback') await states.keep();
     if (answer === 'strengthen') session.course.strength++;
     return answer;

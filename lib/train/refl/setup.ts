@@ -36,6 +36,8 @@ export interface SetupOptions extends TraineeOptions {
   readonly caption: string;
   /** Weights of the losses of images: {@link paperWeights} by default. */
   readonly lossWeights?: Readonly<Record<'reward' | 'lpips' | 'wavelet', number>>;
+  /** Makes further losses of images, by name. */
+  readonly furtherLosses?: (stages: Stages) => Promise<Readonly<Record<string, Weighted>>>;
   /** Folders of photographs to train on. */
   readonly photographs: readonly Source[];
   /** What is only looked at: so many crops of a folder of photographs, or images and how they are measured. */
@@ -107,6 +109,7 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
     const terms: Record<string, Weighted> = {
       reward: { weight: weights.reward, loss: rewardLoss(reward) },
       wavelet: { weight: weights.wavelet, loss: waveletLoss },
+      ...(await options.furtherLosses?.(stages)),
     };
     const distances = { ...plainDistances };
     if (options.lpips?.length) {

@@ -41,9 +41,14 @@ export interface Held {
 /** How the images did, and what they look like. */
 export interface Observed {
   readonly observation: Observation;
+  /** What {@link Observation} has the means of, image by image: rewards, distances and others by their names. */
+  readonly each: Each;
   /** Rows of pixels, each `height` high. */
   readonly grid: { readonly rows: readonly Uint8Array[]; readonly width: number; readonly height: number };
 }
+
+/** Values of images one by one, by the name of what was measured. */
+export type Each = Readonly<Record<string, readonly number[]>>;
 
 /** Tells what is drawn for held-out images from what is drawn for training ones, which goes by seed, step and place. */
 const heldOut = 0x68656c64;
@@ -99,7 +104,7 @@ export class Validation {
     const { trainee, caption, captions } = this.models;
     const { degraded, clean, pictures } = this.held;
     const count = degraded.length / size;
-    const sums: Record<string, number> = {};
+    const each: Record<string, number[]> = {};
     const rows: Uint8Array[] = [];
     for (let i = 0; i < count; i++) {
       const [seen, targets] = [degraded, clean].map((all) => all.subarray(i * size, (i + 1) * size));
@@ -110,13 +115,19 @@ export class Validation {
         Object.fromEntries(feeds.filter(([name]) => this.read.has(name))),
       );
       rows.push(row as Uint8Array);
-      for (const [name, [value]] of Object.entries(values)) sums[name] = (sums[name] ?? 0) + Number(value) / count;
+      for (const [name, [value]] of Object.entries(values)) {
+        if (!(name in each)) each[name] = [];
+        each[name].push(Number(value));
+      }
     }
+    const means = Object.fromEntries(
+      Object.entries(each).map(([name, all]) => [name, all.reduce((sum, value) => sum + value / count, 0)]),
+    );
     const under = (prefix: string): Record<string, number> => {
-      const own = Object.entries(sums).filter(([name]) => name.startsWith(prefix));
+      const own = Object.entries(means).filter(([name]) => name.startsWith(prefix));
       return Object.fromEntries(own.map(([name, value]) => [name.slice(prefix.length), value]));
     };
-    const { detail, repetition, colour, reward, photographs, independent } = sums;
+    const { detail, repetition, colour, reward, photographs, independent } = means;
     const others = under(prefixes.others);
     const observation = {
       ...{ detail, repetition, colour, reward, photographs },
@@ -124,7 +135,12 @@ export class Validation {
       distances: under(prefixes.distances),
       ...(Object.keys(others).length ? { others } : {}),
     };
-    return { observation, grid: { rows, width: 3 * this.side, height: this.side } };
+    const bare = (name: string): string => name.slice(name.indexOf('.') + 1);
+    return {
+      observation,
+      each: Object.fromEntries(Object.entries(each).map(([name, all]) => [bare(name), all])),
+      grid: { rows, width: 3 * this.side, height: this.side },
+    };
   }
 
   dispose(): void {

@@ -165,6 +165,14 @@ test('held-out images are looked at before, during and after, with pictures, and
   const error = Math.hypot(...degraded.map((v, i) => v - clean[i])) ** 2 / degraded.length;
   assert.ok(Math.abs(before.mse / error - 1) < 1e-5, 'the network starts as the identity');
   assert.is(independent, first);
+  const count = degraded.length / (3 * side ** 2);
+  for (const { observation, each } of seen) {
+    assert.equal([each.mse.length, each.reward.length], [count, count]);
+    const mean = each.mse.reduce((sum, value) => sum + value) / count;
+    assert.ok(Math.abs(mean / observation.distances.mse - 1) < 1e-12);
+  }
+  const firstError = Math.hypot(...degraded.map((v, i) => (i < side ** 2 * 3 ? v - clean[i] : 0))) ** 2;
+  assert.ok(Math.abs((seen[0].each.mse[0] * side ** 2 * 3) / firstError - 1) < 1e-5, 'image by image');
   // So large a rate leaves nothing of the pictures.
   assert.ok(
     seen[2].alarms.some(({ detector }) => detector === 'colour'),
