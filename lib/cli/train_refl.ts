@@ -2,8 +2,10 @@ import { totalmem } from 'node:os';
 import { memoryUsage } from 'node:process';
 import type { CommandModule } from 'yargs';
 import { ReflError } from '../errors.ts';
+import type { DType } from '../graph/dtype.ts';
 import { openDevice } from '../runtime/index.ts';
-import { trainedModels } from '../train/refl/open.ts';
+import { type LoraSettings, mostLayers } from '../train/refl/lora.ts';
+import { checkLora, trainedModels } from '../train/refl/open.ts';
 import { type PlanOptions, planMemory, plannedModels } from '../train/refl/plan.ts';
 import { type OnAlarm, type ReflObservation, type ReflStart, type ReflStep, trainRefl } from '../train/refl/refl.ts';
 import { paperWalk } from '../train/refl/rollout.ts';
@@ -30,6 +32,7 @@ interface Args {
   promptCaptions: boolean;
   heldOut?: string;
   looks: number;
+  aligned: boolean;
   out?: string;
   steps: number;
   batch: number;
@@ -45,6 +48,7 @@ interface Args {
   textLayers: number;
   unlockAll: boolean;
   recompute: boolean;
+  dtype: 'auto' | 'f32' | 'bf16';
   seed: number;
   validateEvery: number;
   checkpointEvery: number;
@@ -52,6 +56,8 @@ interface Args {
   drift?: Kept;
   driftWeight?: number;
   onAlarm: OnAlarm;
+  lora?: number;
+  loraLayers: string;
   override: boolean;
   plan: boolean;
   device: string;
@@ -86,6 +92,7 @@ export const trainReflCommand: CommandModule<object, Args> = {
         promptCaptions: flag('let captions steer DiffBIR and OSEDiff, too; by default the empty text does'),
         heldOut: text('folder of photographs to look at and not to train on'),
         looks: number('crops of those', 8),
+        aligned: flag('their middles are aligned faces: also watch identity, landmarks and features of faces'),
         out: { ...text('folder for checkpoints, events, previews and weights'), alias: 'o' },
         steps: number('updates of the weights', 3500),
         batch: number('images a batch', 1),
@@ -100,7 +107,20 @@ export const trainReflCommand: CommandModule<object, Args> = {
         imageGroups: number("how much of the judge's image tower trains: groups from its end", 20),
         textLayers: number('blocks of its text tower that train', 11),
         unlockAll: flag('train all of the judge'),
+        lora: {
+          ...{ describe: "rank of adapters that train in the place of DiffBIR's ControlNet", type: 'number' },
+          requiresArg: true,
+        },
+        loraLayers: {
+          ...text('which layers have one: a regular expression for their paths'),
+          default: mostLayers,
+        },
         recompute: flag('compute blocks twice, to save memory'),
+        dtype: {
+          ...text('what networks compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 is slower'),
+          choices: ['auto', 'f32', 'bf16'] as const,
+          default: 'auto' as const,
+        },
         seed: number('of crops, damage and noise', 231),
         validateEvery: number('updates between looks at the held-out photographs', 500),
         checkpointEvery: number('updates between checkpoints', 500),
@@ -158,30 +178,35 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
   if (!(args.lr > 0 && args.judgeLr > 0)) throw new ReflError('ERR_OPTION', 'learning rates must be above 0');
   const during = args.judgeDuring === undefined ? undefined : args.judgeDuring.split(',').map(timeOf);
   const moving = args.judgeEvery ? { ...paperJudge, every: args.judgeEvery, lr: args.judgeLr, during } : undefined;
+  const lora = args.lora === undefined ? undefined : loraOf(args.lora, args);
   const walk = { ...paperWalk, steps: args.rollout, traced: args.gradientSteps };
-  if (args.plan) return printPlan(args, { moving, walk }, json);
+  checkLora(args.model, { lora });
+  if (args.plan) return printPlan(args, { moving, walk, lora }, json);
   const { judge, tokenizer, out } = args;
   if (!sources.length || judge === undefined || tokenizer === undefined || out === undefined) {
     throw new UsageError('name folders of photographs, --judge, --tokenizer and --out');
   }
   const kept = args.drift ?? 'features';
-  const { model, weights, networks, lpips, independent, caption, heldOut, looks, crop, seed } = args;
+  const { model, weights, networks, lpips, independent, caption, heldOut, looks, aligned, crop, seed } = args;
+  if (aligned && heldOut === undefined) throw new UsageError('--aligned says what --held-out names');
   if (args.promptCaptions && args.captions === undefined) throw new UsageError('--prompt-captions needs --captions');
   const captionOf = args.captions === undefined ? undefined : await findCaptions(args.captions);
   const { steps, batch, accumulate, lr, recompute, validateEvery, checkpointEvery, override, compat, onAlarm } = args;
   const photographs = await Promise.all(sources.map(sourceOf));
   using device = await openDevice(name, { threads });
+  const isNarrow = args.dtype === 'auto' ? device.kind !== 'cpu' : args.dtype === 'bf16';
+  const compute: DType | undefined = isNarrow ? 'bf16' : undefined;
   const setup = await setUp(device, {
     ...{ model, weights, networks, judge, tokenizer, lpips, independent, caption, photographs, seed },
-    ...{ side: crop, recompute, walk, compat, captionOf, prompts: args.promptCaptions },
-    heldOut: heldOut === undefined ? undefined : { folder: heldOut, looks },
-    unlocked: args.unlockAll ? 'all' : { imageGroups: args.imageGroups, textLayers: args.textLayers },
+    ...{ side: crop, recompute, compute, walk, compat, captionOf, prompts: args.promptCaptions, lora },
+    heldOut: heldOut === undefined ? undefined : { folder: heldOut, looks, aligned },
+    unlocked: moving && (args.unlockAll ? 'all' : { imageGroups: args.imageGroups, textLayers: args.textLayers }),
   });
   try {
     let progress: Progress | undefined;
     const options = {
       ...{ out, steps, batch, accumulate, lr, seed, moving, recompute, validateEvery, checkpointEvery },
-      ...{ override, compat, onAlarm },
+      ...{ override, compat, onAlarm, compute },
       ...{ weightDecay: 0.01, kept, drift: args.driftWeight ?? (kept === 'weights' ? 1 : setup.opened.drift) },
     };
     const path = await trainRefl(device, setup.stages.parameters, setup.pairs, setup.models, options, {
@@ -215,6 +240,11 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
   }
 }
 
+function loraOf(rank: number, { loraLayers: layers, seed }: Pick<Args, 'loraLayers' | 'seed'>): LoraSettings {
+  if (Number.isSafeInteger(rank) && rank > 0) return { rank, layers, seed };
+  throw new ReflError('ERR_OPTION', `lora must be a whole number of at least 1, got ${rank}`);
+}
+
 /** FIRST-LAST of steps, or FIRST- to the end. */
 function timeOf(part: string): [number, number] {
   const [, first, last] = /^(\d+)-(\d*)$/.exec(part) ?? [];
@@ -234,7 +264,7 @@ async function printPlan(
     accumulate,
     recompute,
   }: Pick<Args, 'model' | 'crop' | 'batch' | 'accumulate' | 'recompute'>,
-  recipe: Pick<PlanOptions, 'moving' | 'walk'>,
+  recipe: Pick<PlanOptions, 'moving' | 'walk' | 'lora'>,
   json: boolean,
 ): Promise<void> {
   if (!plannedModels.includes(model)) {

@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp, { type Sharp } from 'sharp';
 import { ReflError } from '../errors.ts';
-import { decodeImage, type Rgb } from '../image/picture.ts';
+import { decodeImage, middleOf, type Rgb } from '../image/picture.ts';
 import type { Device } from '../runtime/index.ts';
 import { type DegradeRanges, Degrader, defaultRanges, drawDegradation } from './degrade.ts';
 import { Draws } from './draws.ts';
@@ -35,6 +35,8 @@ export interface PairOptions {
   readonly size: number;
   readonly seed: number;
   readonly ranges?: DegradeRanges;
+  /** Whether crops are the middles of the pictures as they are, where aligned faces are whole. */
+  readonly centred?: boolean;
 }
 
 /** A picture in memory, and where it came from. */
@@ -101,6 +103,7 @@ export class FolderPairs implements PairSource {
    */
   private async crop({ data, width, height }: Rgb, draws: Draws): Promise<Rgb> {
     const { size } = this;
+    if (this.options.centred) return middleOf({ data, width, height }, size);
     const zoom = draws.uniform() < 0.5 ? 1 : (Math.min(width, height) / size) ** draws.uniform();
     const side = Math.round(size * zoom);
     const [left, top] = [draws.below(width - side + 1), draws.below(height - side + 1)];

@@ -3,7 +3,7 @@ import { type Degradation, Degrader, drawDegradation } from '../data/degrade.ts'
 import { Draws } from '../data/draws.ts';
 import { JsonLinesFile, textOf } from '../data/jsonl.ts';
 import { makeFolder, writeAtomic } from '../image/files.ts';
-import { decodeImage, encodePng, type Rgb, sharpOf } from '../image/picture.ts';
+import { decodeImage, encodePng, middleOf, type Rgb, sharpOf } from '../image/picture.ts';
 import type { Device } from '../runtime/index.ts';
 import type { ClearFace } from './faces.ts';
 
@@ -66,7 +66,7 @@ export async function makeInputs(
     if (known.has(id)) continue;
     const draws = new Draws(seed, ...Buffer.from(id));
     const whole = await decodeImage(face.path);
-    const picture = await (centred ? middle(whole, size) : cut(whole, size, draws));
+    const picture = await (centred ? middleOf(whole, size) : cut(whole, size, draws));
     const degradation = drawDegradation(draws);
     await writeAtomic(clean, await encodePng(picture));
     await writeAtomic(degraded, await encodePng(await degrade(degrader, picture, degradation)));
@@ -85,12 +85,6 @@ async function cut(picture: Rgb, size: number, draws: Draws): Promise<Rgb> {
     .flop(draws.uniform() < 0.5)
     .raw()
     .toBuffer();
-  return { width: size, height: size, data };
-}
-
-async function middle(picture: Rgb, size: number): Promise<Rgb> {
-  const [left, top] = [(picture.width - size) >> 1, (picture.height - size) >> 1];
-  const data = await sharpOf(picture).extract({ left, top, width: size, height: size }).raw().toBuffer();
   return { width: size, height: size, data };
 }
 

@@ -8,6 +8,7 @@ import { makeFolder, writeAtomic } from '../image/files.ts';
 import { frmReward } from '../reward/reward.ts';
 import type { Device } from '../runtime/index.ts';
 import { ClipTokenizer } from '../text/tokenizer.ts';
+import { expressionDistance, faceDistances, fidelity } from '../train/refl/measures.ts';
 import type { Weighted } from '../train/refl/objective.ts';
 import { trainRefl } from '../train/refl/refl.ts';
 import { paperWalk } from '../train/refl/rollout.ts';
@@ -16,7 +17,6 @@ import { type HeldOut, openJudge, setUp } from '../train/refl/setup.ts';
 import type { Each, Measures } from '../train/refl/validation.ts';
 import { type Alarm, alarmsOf, type Observation } from '../train/refl/watch.ts';
 import { heldImages, type Material } from './material.ts';
-import { expressionDistance, faceDistances, fidelity } from './measures.ts';
 
 /** What of the judge learns: all but what makes tokens of patches, as in its own training (lib/demo/judge.ts). */
 const { layers } = frmDemo.clip.vision_cfg as { layers: number };
@@ -197,7 +197,7 @@ const looking = async (material: Material): Promise<HeldOut> => ({
   images: await heldImages(material),
   measures: async (stages) => {
     const { weights, tokenizer } = material.judge;
-    const original = frmReward(await openJudge(stages, weights, await ClipTokenizer.load(tokenizer), undefined));
+    const original = frmReward(await openJudge(stages, weights, await ClipTokenizer.load(tokenizer)));
     const others: Record<(typeof otherMeasures)[number], Measures[string]> = {
       original: (judged) => original.score(judged),
       psnr: fidelity,

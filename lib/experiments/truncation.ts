@@ -14,9 +14,10 @@ import { frmReward, type Reward } from '../reward/reward.ts';
 import { shippedReward } from '../reward/shipped.ts';
 import { type Device, evaluate, openDevice, type Parameters } from '../runtime/index.ts';
 import { ClipTokenizer } from '../text/tokenizer.ts';
+import { plainDistances } from '../train/refl/measures.ts';
 import { objective, paperWeights, rewardLoss, waveletLoss } from '../train/refl/objective.ts';
 import { trainRefl } from '../train/refl/refl.ts';
-import { openJudge, plainDistances } from '../train/refl/setup.ts';
+import { openJudge } from '../train/refl/setup.ts';
 import { ControlLDMTrainee, type ControlLDMTraineeParts } from '../train/refl/trainees.ts';
 import { Validation } from '../train/refl/validation.ts';
 import type { Observation } from '../train/refl/watch.ts';
@@ -129,7 +130,7 @@ async function train(
   try {
     const { parameters } = stages;
     const tokenizer = await ClipTokenizer.load(shippedReward.tokenizer);
-    const judge = await openJudge(stages, shippedReward.weights, tokenizer, undefined);
+    const judge = await openJudge(stages, shippedReward.weights, tokenizer);
     const reward = frmReward(judge);
     const { ids: caption } = tokenizer.encode([shippedReward.caption], judge.positional_embedding.value.shape[0]);
     const parts = await smallParts(device, parameters);

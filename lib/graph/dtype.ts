@@ -1,5 +1,5 @@
 /**
- * Element types. `bf16` and `f16` are those of GPUs: the CPU only converts them. `f64` exists for the oracle of the tests;
+ * Element types. `bf16` and `f16` are those of GPUs: the CPU computes in float32 and rounds to them. `f64` exists for the oracle of the tests;
  * `i32` for indices, `u8` for image bytes.
  */
 export type DType = 'f32' | 'f64' | 'bf16' | 'f16' | 'i32' | 'u8';

@@ -86,6 +86,13 @@ const rawOf = ({ width, height }: Rgb, channels: 1 | 3) => ({ raw: { width, heig
 /** The pixels as a sharp instance. */
 export const sharpOf = (image: Rgb): Sharp => sharp(image.data, rawOf(image, 3));
 
+/** The square of `size` pixels in the middle of a picture that is no smaller. */
+export async function middleOf(image: Rgb, size: number): Promise<Rgb> {
+  const [left, top] = [(image.width - size) >> 1, (image.height - size) >> 1];
+  const data = await sharpOf(image).extract({ left, top, width: size, height: size }).raw().toBuffer();
+  return { width: size, height: size, data };
+}
+
 /** A PNG of the pixels, with `alpha` as its fourth channel when given. sRGB, no other metadata. */
 export async function encodePng(image: Rgb, alpha?: Uint8Array): Promise<Buffer> {
   const pixels = sharpOf(image);

@@ -56,10 +56,10 @@ export class LoraLayer extends Layer {
     });
   }
 
-  /** The base weight with all adapters folded in: of the base weight's shape, and exact up to rounding. */
-  mergedWeight(): Tensor {
+  /** The base weight, or another in its place, with all adapters folded in: of its shape, and exact up to rounding. */
+  mergedWeight(base = this.base_layer.weight.value): Tensor {
     return this.trace(() => {
-      let merged = this.base_layer.weight.value;
+      let merged = base;
       for (const [adapter, scale] of Object.entries(this.scaling)) {
         const a = this.lora_A[adapter].weight.value;
         const b = this.lora_B[adapter].weight.value;

@@ -4,8 +4,10 @@ import type { OSEDiff } from '../models/osediff.ts';
 import { initialize } from '../nn/init.ts';
 import { folded, LoraLayer } from '../nn/lora.ts';
 import type { Module } from '../nn/module.ts';
-import type { Entry, WeightsFile } from '../weights/format.ts';
+import type { Parameters } from '../runtime/index.ts';
+import type { WeightsFile } from '../weights/format.ts';
 import { type Loadable, type LoadOptions, loadWeights } from '../weights/load.ts';
+import { renamed } from '../weights/rename.ts';
 import type { Stages } from './stages.ts';
 
 /** The networks of a latent diffusion model, each as if its file held nothing else: keys are those of lib/models. */
@@ -85,13 +87,24 @@ export async function loadFolded(
 
 /** A file of plain weights as one of the same network with adapters, whose own file replaces what it holds too. */
 function beside(base: WeightsFile, module: Module, adapters: WeightsFile): WeightsFile {
-  const layers = [...module.namedModules()].filter(([, layer]) => layer instanceof LoraLayer);
-  const adapted = new Set(layers.map(([path]) => path));
-  const entries = new Map<string, Entry>();
-  for (const [key, entry] of base.entries) {
-    const path = key.replace(/\.[^.]+$/, '');
-    entries.set(adapted.has(path) ? `${path}.base_layer${key.slice(path.length)}` : key, entry);
-  }
+  const entries = new Map(renamed(base, baseNames(module)).entries);
   for (const [key, entry] of adapters.entries) entries.set(key, entry);
   return { ...base, path: `${base.path} with ${adapters.path}`, entries };
+}
+
+/** The names that plain weights have in a network with adapters. */
+function baseNames(module: Module): (key: string) => string {
+  const layers = [...module.namedModules()].filter(([, layer]) => layer instanceof LoraLayer);
+  const adapted = new Set(layers.map(([path]) => path));
+  return (key) => {
+    const path = key.replace(/\.[^.]+$/, '');
+    return adapted.has(path) ? `${path}.base_layer${key.slice(path.length)}` : key;
+  };
+}
+
+/** Loads a network that was made with adapters, or without, from a file of plain weights. Adapters get no values. */
+export async function loadBase(parameters: Parameters, network: Module, file: WeightsFile): Promise<void> {
+  const own = [...network.namedParameters()].filter(([key]) => !/\.lora_[AB]\./.test(key));
+  const base = { namedParameters: () => new Map(own), namedBuffers: () => network.namedBuffers() };
+  await loadWeights(parameters, base, renamed(file, baseNames(network)));
 }

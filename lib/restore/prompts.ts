@@ -1,4 +1,5 @@
 import { ReflError } from '../errors.ts';
+import { cast } from '../graph/ops/elementwise.ts';
 import { input } from '../graph/tensor.ts';
 import type { LatentDiffusion } from '../models/latent.ts';
 import { concatenated } from '../numbers.ts';
@@ -49,7 +50,7 @@ export class Prompts {
     const known = this.#features.get(text);
     if (known) return known;
     const [length] = this.#model.textShape;
-    const trace = () => ({ features: this.#model.text(input('ids', [1, length], 'i32')) });
+    const trace = () => ({ features: cast(this.#model.text(input('ids', [1, length], 'i32')), 'f32') });
     const { ids } = this.#tokens(text);
     const features = (await this.#stages.run('text', trace, { ids }, { signal })).features as Float32Array;
     if (this.#features.size >= mostTexts) this.#features.clear();

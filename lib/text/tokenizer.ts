@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { Tokenizer } from '@huggingface/tokenizers';
 import { cleanText } from './clean.ts';
 import { readVocabulary, type Vocabulary } from './vocabulary.ts';
@@ -19,6 +20,8 @@ const longestText = 20_000;
 export class ClipTokenizer {
   /** Tokens that it knows: a text tower's table needs as many rows. */
   readonly size: number;
+  /** Tells it from others: SHA-256 of its tokens and merges. */
+  readonly digest: string;
   readonly #start: number;
   readonly #end: number;
   readonly #tokenizer: Tokenizer;
@@ -27,6 +30,9 @@ export class ClipTokenizer {
     this.#start = numbers.get(start)!;
     this.#end = numbers.get(end)!;
     this.size = this.#end + 1;
+    this.digest = createHash('sha256')
+      .update(JSON.stringify([[...numbers], merges]))
+      .digest('hex');
     const special = { special: true, single_word: false, lstrip: false, rstrip: false, normalized: false };
     this.#tokenizer = new Tokenizer(
       {

@@ -59,7 +59,7 @@ export interface FrmOptions {
   readonly average: boolean;
   /** Whether blocks are computed a second time in the backward pass, to save memory. */
   readonly recompute: boolean;
-  /** What the towers compute in; weights, moments and sums stay float32. bf16 needs a CUDA device. */
+  /** What the towers compute in; weights, moments and sums stay float32. On the CPU bf16 is slower. */
   readonly dtype: 'f32' | 'bf16';
   /** Caption of pairs that have none. */
   readonly caption?: string;

@@ -1,5 +1,5 @@
 #pragma once
-// The two 16-bit floats as values that convert: what files and CUDA buffers hold. Nothing on the CPU computes in them.
+// The two 16-bit floats as values that convert: what files and buffers hold. CPU kernels compute in float32.
 #include <cstdint>
 #include <cstring>
 

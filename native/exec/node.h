@@ -32,6 +32,7 @@ struct NodeSpec {
   std::vector<Operand> outputs;
   std::vector<std::vector<double>> attrs;  // in table order
   bool tf32 = false;                       // of the device: products of float32 may round their operands to tf32
+  DType rounded = DType::f32;  // of operands that a CPU kernel sees in float32: what steps in a product round to
 
   const std::vector<double>& list(const char* name) const;  // throws on a name that is not in the table
   double number(const char* name) const { return list(name).at(0); }

@@ -35,8 +35,10 @@ const records = (stdout: string) =>
 
 const common = ['--judge', judge, '--tokenizer', tokenizer, '--image-groups', '1', '--text-layers', '1'];
 const short = ['--steps', '4', '--accumulate', '2', '--checkpoint-every', '2', '--threads', '1', '--device', 'cpu'];
-const train = (out: string, args: string[], onOutput?: (kill: (signal: NodeJS.Signals) => void) => void) =>
-  refl(['train', 'refl', photographs, ...common, ...short, '-o', join(folder, out), ...args], onOutput);
+const train = (out: string, args: string[], onOutput?: (kill: (signal: NodeJS.Signals) => void) => void) => {
+  const others = [...common, ...short].filter((_, i, all) => !args.includes(all[i - (i % 2)]));
+  return refl(['train', 'refl', photographs, ...others, '-o', join(folder, out), ...args], onOutput);
+};
 
 const source = join(folder, 'source.png');
 await picture(32, 32).png().toFile(source);
@@ -49,7 +51,7 @@ async function restored(args: string[]): Promise<Buffer> {
 
 test('a network: stopped, gone on, looked at, and restoring otherwise afterwards', async () => {
   const args = ['--model', tiny, '--lr', '0.02', '--held-out', heldOut, '--looks', '2', '--judge-every', '2'];
-  const watched = [...args, '--independent', judge, '--validate-every', '2', '--json'];
+  const watched = [...args, '--independent', judge, '--validate-every', '2', '--aligned', '--json'];
   const first = await train('network', watched, (kill) => kill('SIGINT'));
   assert.is(first.code, 130, first.stderr);
   const second = await train('network', watched);
@@ -73,6 +75,11 @@ test('a network: stopped, gone on, looked at, and restoring otherwise afterwards
     [0, 2, 4],
   );
   assert.ok(looks.every(({ observation }) => observation.independent > -1 && observation.distances.rmse > 0));
+  // No face is there, and the networks look all the same.
+  for (const { observation } of looks) {
+    assert.equal(Object.keys(observation.distances), ['rmse', 'structure', 'perceptual', 'identity', 'landmarks']);
+    assert.ok(Object.values(observation.distances as Record<string, number>).every((distance) => distance > 0));
+  }
   const { restorer } = all.pop();
   assert.ok((await readdir(join(folder, 'network'))).some((name) => name.includes('tfevents')));
   const [before, after] = [await restored(['--model', tiny]), await restored(['--model', restorer])];
@@ -81,6 +88,17 @@ test('a network: stopped, gone on, looked at, and restoring otherwise afterwards
   const other = await train('network', [...args, '--seed', '1']);
   assert.is(other.code, 1);
   assert.match(errorLines(other).join(), /was trained with/);
+
+  // The judge's file has changed since.
+  const changed = join(folder, 'judge.changed.safetensors');
+  await writeTinyClip(changed, (_, values) => values.map((v) => 1.01 * v));
+  const swapped = [...args, '--independent', judge, '--judge', changed, '--steps', '5'];
+  const refused = await train('network', swapped);
+  assert.is(refused.code, 1);
+  assert.match(errorLines(refused).join(), /files\.judge: "\w{64}", now "\w{64}"\)/);
+  const overridden = await train('network', [...swapped, '--override']);
+  assert.is(overridden.code, 0, overridden.stderr);
+  assert.match(overridden.stderr, /overridden: files\.judge/);
 });
 
 const forms = {
@@ -102,6 +120,11 @@ for (const [name, [files, trained, args]] of Object.entries(forms)) {
     assert.is(code, 0, stderr);
     assert.match(stdout.trim(), new RegExp(`${trained.replace('.', '\\.')}$`));
     const more = name === 'diffbir-v1' ? ['--steps', '2'] : [];
+    const half = ['--dtype', 'bf16', '--steps', '2'];
+    const narrow = await train(`${name}-half`, [...from, ...args, ...half, '--held-out', heldOut, '--looks', '1']);
+    assert.is(narrow.code, 0, narrow.stderr);
+    const wide = await train(`${name}-half`, [...from, ...args, '--steps', '3']);
+    assert.match(errorLines(wide).join(), /compute: "bf16", now none/);
     const before = await restored([...from, ...more]);
     await copyFile(stdout.trim(), join(weights, trained));
     assert.not.ok(before.equals(await restored([...from, ...more])));
@@ -131,6 +154,7 @@ test('wrong use is said in one line', async () => {
   assert.match(await lines(['--model', 'diffbir-v2.1', '--weights', folder]), /lacks .* of diffbir-v2\.1/);
   assert.match(await lines(['--model', 'diffbir-v1']), /weights/);
   assert.match(await lines(['--model', tiny, '--captions', captions, '--prompt-captions']), /reads no texts/);
+  assert.match(await lines(['--model', tiny, '--aligned']), /--aligned says what --held-out names/);
   const nothing = await refl(['train', 'refl', photographs, ...common]);
   assert.match(errorLines(nothing).join(), /name folders of photographs, --judge, --tokenizer and --out/);
   assert.match(await lines(['--model', tiny, '--lr', '0']), /learning rates must be above 0/);

@@ -19,13 +19,19 @@ export const rewardLoss =
   (judged) =>
     affine(mean(reward.score(judged)), -1, 1);
 
-/** Mean LPIPS distance to the photographs; `compute` is what its network computes in, if not in the images' dtype. */
-export const lpipsLoss =
-  (lpips: LPIPS, compute?: DType): ImageLoss =>
-  ({ images, targets }) => {
+/** LPIPS distances to the photographs, [N]; `compute` is what its network computes in, if not in the images' dtype. */
+export const lpipsDistance =
+  (lpips: LPIPS, compute?: DType) =>
+  ({ images, targets }: Judged): Tensor => {
     const [a, b] = [images, targets].map((x) => (compute ? cast(x, compute) : x));
-    return mean(lpips.forward(a, b, { normalize: true }).distance);
+    return lpips.forward(a, b, { normalize: true }).distance;
   };
+
+/** Their mean. */
+export const lpipsLoss = (lpips: LPIPS, compute?: DType): ImageLoss => {
+  const distance = lpipsDistance(lpips, compute);
+  return (judged) => mean(distance(judged));
+};
 
 /** What differs in the low-pass of the dual-tree wavelet transform, where images count as they are seen: within [0, 1]. */
 export const waveletLoss: ImageLoss = ({ images, targets }) => dtcwtLoss(clamp(images, 0, 1), targets);

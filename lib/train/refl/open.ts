@@ -9,9 +9,10 @@ import type { LatentDiffusion } from '../../models/latent.ts';
 import { OSEDiff } from '../../models/osediff.ts';
 import { partOf } from '../../models/parts.ts';
 import { SwinIR } from '../../models/swinir.ts';
+import { initialize } from '../../nn/init.ts';
 import type { Module } from '../../nn/module.ts';
 import { type DiffBIRVersion, diffbirVersions } from '../../restore/diffbir.ts';
-import { loadAdapted, loadLatent } from '../../restore/latent_files.ts';
+import { loadAdapted, loadBase, loadLatent } from '../../restore/latent_files.ts';
 import { openOneStep } from '../../restore/model.ts';
 import { findBrought, type ModelSource, openBase, readNetworks } from '../../restore/open.ts';
 import { Prompts } from '../../restore/prompts.ts';
@@ -20,12 +21,14 @@ import { ClipTokenizer } from '../../text/tokenizer.ts';
 import { type LoadOptions, loadWeights } from '../../weights/load.ts';
 import { openWeights } from '../../weights/open.ts';
 import { saveCheckpoint } from '../checkpoint.ts';
+import { type LoraSettings, saveFolded, trainLora } from './lora.ts';
+import type { Precision } from './restored.ts';
 import type { WalkOptions } from './rollout.ts';
 import type { Compat } from './session.ts';
-import { copyValues, frozenBeside, trainAdapters, trainControlNet } from './trainable.ts';
+import { copyValues, frozenBeside, madeIn, trainAdapters, trainControlNet, widenTrained } from './trainable.ts';
 import { ControlLDMTrainee, NetworkTrainee, OSEDiffTrainee, type TextFeatures, type Trainee } from './trainees.ts';
 
-export interface TraineeOptions extends ModelSource {
+export interface TraineeOptions extends ModelSource, Precision {
   /** Side of the images; what the model was made for by default. */
   readonly side?: number;
   /** How restorers of DiffBIR's form get to the steps that have gradients. */
@@ -37,6 +40,8 @@ export interface TraineeOptions extends ModelSource {
   readonly compat?: Compat;
   /** Of a restorer that is one network: the name or path of the one whose images its own should stay near, if any. */
   readonly anchor?: string;
+  /** Adapters that train in the place of DiffBIR's whole ControlNet. */
+  readonly lora?: LoraSettings;
 }
 
 /** A restorer that is ready to train. */
@@ -45,6 +50,8 @@ export interface OpenedTrainee {
   readonly side: number;
   /** Weight of the drift from what it is now, as the paper has it for its form. */
   readonly drift: number;
+  /** Where its weights are from, by what they are. */
+  readonly sources: Readonly<Record<string, string>>;
   /** Writes what was trained into a folder, under a name and in a form that `restore` finds; resolves to the path. */
   save(folder: string): Promise<string>;
 }
@@ -52,7 +59,7 @@ export interface OpenedTrainee {
 type Open = (stages: Stages, name: string, options: TraineeOptions) => Promise<OpenedTrainee>;
 
 /** The restorer that ships, or a file of its kind. */
-const openNetwork: Open = async ({ parameters }, name, { side, anchor, prompts }) => {
+const openNetwork: Open = async ({ parameters }, name, { side, anchor, prompts, compute }) => {
   if (prompts) throw new ReflError('ERR_OPTION', `${name} reads no texts: captions cannot steer it`);
   const load = async (source: string, options?: LoadOptions) => {
     const opened = await openOneStep(source);
@@ -67,12 +74,17 @@ const openNetwork: Open = async ({ parameters }, name, { side, anchor, prompts }
     await saveCheckpoint(path, parameters, leaves, file.metadata, 'F16');
     return path;
   };
-  const frozen = anchor === undefined ? undefined : (await load(anchor, { frozen: true })).module;
-  return { trainee: new NetworkTrainee(module, taken, frozen), side: taken, drift: frozen ? 1 : 0, save };
+  const kept = anchor === undefined ? undefined : await load(anchor, { frozen: true });
+  return {
+    trainee: new NetworkTrainee(module, taken, { frozen: kept?.module, compute }),
+    ...{ side: taken, drift: kept ? 1 : 0, save },
+    sources: { restorer: file.path, ...(kept && { anchor: kept.file.path }) },
+  };
 };
 
 /** SwinIR by itself, in the layout of DiffBIR's first stage: it may be put back as that. */
-const openSwinIR: Open = async ({ parameters }, name, { weights, networks, side, recompute, prompts }) => {
+const openSwinIR: Open = async ({ parameters }, name, options) => {
+  const { weights, networks, side, recompute, prompts, compute } = options;
   if (weights === undefined) throw new ReflError('ERR_OPTION', `${name} needs the path of its file as weights`);
   if (prompts) throw new ReflError('ERR_OPTION', `${name} reads no texts: captions cannot steer it`);
   const { stage1, size } = await readNetworks(networks);
@@ -84,50 +96,62 @@ const openSwinIR: Open = async ({ parameters }, name, { weights, networks, side,
     await saveCheckpoint(path, parameters, valuesOf(module), { format: 'pt' });
     return path;
   };
-  return { trainee: new NetworkTrainee(module, taken, undefined, { recompute }), side: taken, drift: 0, save };
+  const trainee = new NetworkTrainee(module, taken, { compute, options: { recompute } });
+  return { trainee, side: taken, drift: 0, sources: { restorer: weights }, save };
 };
 
 const openDiffBIR =
   (version: DiffBIRVersion): Open =>
-  async (stages, name, { walk, recompute, compat, prompts, ...options }) => {
+  async (stages, name, { walk, recompute, compat, prompts, compute, lora, ...options }) => {
     const { device, parameters } = stages;
     const { paths, config } = await findBrought(name, options);
-    const model = new ControlLDM(config);
-    trainControlNet(model);
+    const model = madeIn(compute, () => new ControlLDM(config));
+    if (lora) trainLora(model, lora);
+    else trainControlNet(model);
+    widenTrained(model);
     const side = checkSide(name, options.side ?? config.size, model.factor * model.unet.multiple);
     await loadLatent(stages, model, await openBase(paths));
     const control = partOf(await openWeights(paths.get('controlnet')!), 'controlnet');
-    await loadWeights(parameters, model.controlnet, control);
-    const [frozen, stage1] = [new ControlNet(config.controlnet), new SwinIR(config.stage1)];
-    await loadWeights(parameters, frozen, control, { frozen: true });
+    await loadBase(parameters, model.controlnet, control);
+    if (lora) await initialize(device, parameters, model.controlnet, BigInt(lora.seed));
+    const copy = madeIn(compute, () => new ControlNet(config.controlnet));
+    const stage1 = madeIn(compute, () => new SwinIR(config.stage1));
+    const frozen = frozenBeside(copy, model.controlnet);
+    if (!lora) await loadWeights(parameters, frozen, control, { frozen: true });
     await loadWeights(parameters, stage1, partOf(await openWeights(paths.get('stage1')!), 'swinir'), { frozen: true });
     const context = await textOf(stages, model, prompts ? (paths.get('tokenizer') ?? options.tokenizer) : undefined);
     const { prediction, zeroTerminalSnr: isWhole } = version;
     const noise = { prediction, alphas: isWhole ? zeroTerminalSnr(alphasCumprod()) : alphasCumprod() };
-    const parts = { model, stage1, frozen, side, context, walk, noise, compat, options: { recompute } };
-    const trainee = await ControlLDMTrainee.create(device, parameters, parts);
+    const parts = { model, stage1, frozen, side, context, walk, noise, compat, compute, lora };
+    const trainee = await ControlLDMTrainee.create(device, parameters, { ...parts, options: { recompute } });
     const save = async (folder: string): Promise<string> => {
       const path = join(folder, trainedControlNet);
-      await saveCheckpoint(path, parameters, valuesOf(model.controlnet), { format: 'pt' });
+      const plain = new ControlNet(config.controlnet);
+      if (lora) await saveFolded(path, stages, { adapted: model.controlnet, plain, file: control });
+      else await saveCheckpoint(path, parameters, valuesOf(model.controlnet), { format: 'pt' });
       return path;
     };
-    return { trainee, side, drift: 1e-4, save };
+    return { trainee, side, drift: 1e-4, sources: sourcesOf(paths), save };
   };
 
-const openOSEDiff: Open = async (stages, name, { recompute, prompts, ...options }) => {
+const openOSEDiff: Open = async (stages, name, { recompute, prompts, compute, ...options }) => {
   const { device, parameters } = stages;
   const { paths, config } = await findBrought(name, options);
   const file = await openWeights(paths.get('adapters')!);
   const adapters = adaptersOf(file);
   const { ranks } = adapters;
-  const [model, copy] = [0, 1].map(() => new OSEDiff(config, ranks));
-  trainAdapters(model);
+  const [model, copy] = [0, 1].map(() => {
+    const made = madeIn(compute, () => new OSEDiff(config, ranks));
+    trainAdapters(made);
+    return widenTrained(made);
+  });
   const side = checkSide(name, options.side ?? config.size, model.factor * model.unet.multiple);
   await loadAdapted(stages, model, await openBase(paths), adapters, {}); // what trains is not frozen
   const frozen = frozenBeside(copy, model);
   await copyValues(parameters, frozen, model);
   const context = await textOf(stages, model, prompts ? (paths.get('tokenizer') ?? options.tokenizer) : undefined);
-  const trainee = await OSEDiffTrainee.create(device, { model, frozen, side, context, options: { recompute } });
+  const parts = { model, frozen, side, context, compute, options: { recompute } };
+  const trainee = await OSEDiffTrainee.create(device, parts);
   const official = adapterNames(file);
   const save = async (folder: string): Promise<string> => {
     const path = join(folder, trainedAdapters);
@@ -136,7 +160,7 @@ const openOSEDiff: Open = async (stages, name, { recompute, prompts, ...options 
     await saveCheckpoint(path, parameters, leaves, { rank_unet: String(ranks.unet), rank_vae: String(ranks.vae) });
     return path;
   };
-  return { trainee, side, drift: 1, save };
+  return { trainee, side, drift: 1, sources: sourcesOf(paths), save };
 };
 
 /** How the models that users bring are opened. */
@@ -157,8 +181,15 @@ export const trainedModels: readonly string[] = Object.keys(brought);
  * name that is unknown, cannot train or lacks its folder, ERR_FILE where files are missing, ERR_WEIGHTS where one does not fit.
  */
 export async function openTrainee(stages: Stages, name: string, options: TraineeOptions): Promise<OpenedTrainee> {
+  checkLora(name, options);
   if (Object.hasOwn(brought, name)) return brought[name](stages, name, options);
   return openNetwork(stages, name, options);
+}
+
+/** Throws ERR_OPTION for adapters where none can be. */
+export function checkLora(name: string, { lora }: Pick<TraineeOptions, 'lora'>): void {
+  if (!lora || /^diffbir-/.test(name)) return;
+  throw new ReflError('ERR_OPTION', `${name} takes no adapters: LoRA is for DiffBIR's ControlNet`);
 }
 
 function checkSide(name: string, side: number, unit: number): number {
@@ -174,7 +205,13 @@ async function textOf(stages: Stages, model: LatentDiffusion, tokenizer: string 
   const words = tokenizer === undefined ? undefined : await ClipTokenizer.load(tokenizer);
   const prompts = new Prompts(stages, model, words);
   const of = words && ((text: string) => prompts.features([text]));
-  return { values: await prompts.features(['']), shape: model.textShape, of };
+  return { values: await prompts.features(['']), shape: model.textShape, of, words: words?.digest };
+}
+
+/** Of all files of a model but the tokenizer's, which is told by its words. */
+function sourcesOf(paths: ReadonlyMap<string, string>): Record<string, string> {
+  const { tokenizer: _, ...weights } = Object.fromEntries(paths);
+  return weights;
 }
 
 const valuesOf = (module: Module) => new Map([...module.namedParameters()].map(([key, { value }]) => [key, value]));

@@ -7,14 +7,15 @@ import { type LatentDiffusion, sd21 } from '../../models/latent.ts';
 import { LPIPS } from '../../models/lpips.ts';
 import { OSEDiff } from '../../models/osediff.ts';
 import { SwinIR } from '../../models/swinir.ts';
-import { type Module, withDType } from '../../nn/module.ts';
+import type { Module } from '../../nn/module.ts';
 import { unlock } from '../../reward/frm.ts';
 import { frmReward } from '../../reward/reward.ts';
 import { type Device, openDevice, type Parameters } from '../../runtime/index.ts';
+import { type LoraSettings, trainLora } from './lora.ts';
 import { lpipsLoss, paperWeights, rewardLoss, type Weighted, waveletLoss } from './objective.ts';
 import type { WalkOptions } from './rollout.ts';
 import { type Compat, type MovingOptions, Session } from './session.ts';
-import { frozenBeside, trainAdapters, trainControlNet, widenTrained } from './trainable.ts';
+import { frozenBeside, madeIn, trainAdapters, trainControlNet, widenTrained } from './trainable.ts';
 import { ControlLDMTrainee, OSEDiffTrainee, type Trainee } from './trainees.ts';
 
 export interface PlanOptions {
@@ -29,6 +30,7 @@ export interface PlanOptions {
   /** What networks compute in; what trains is float32 in any case. */
   readonly compute: 'f32' | 'bf16';
   readonly compat?: Compat;
+  readonly lora?: LoraSettings;
 }
 
 /** What training a published model takes, in bytes. */
@@ -49,12 +51,7 @@ interface Traced {
   readonly before?: { readonly condition: Tensor; readonly step: readonly Tensor[] };
 }
 
-type Make = (
-  device: Device,
-  parameters: Parameters,
-  half: <T>(fn: () => T) => T,
-  options: PlanOptions,
-) => Promise<Traced>;
+type Make = (device: Device, parameters: Parameters, options: PlanOptions) => Promise<Traced>;
 
 const shared = ({ side, recompute, compute }: PlanOptions) => ({
   side,
@@ -65,12 +62,15 @@ const shared = ({ side, recompute, compute }: PlanOptions) => ({
 
 const narrow = (compute: 'f32' | 'bf16'): DType | undefined => (compute === 'f32' ? undefined : compute);
 
-const planDiffBIR: Make = async (device, parameters, half, options) => {
-  const model = half(() => new ControlLDM(diffbir));
-  trainControlNet(model);
+const planDiffBIR: Make = async (device, parameters, options) => {
+  const compute = narrow(options.compute);
+  const model = madeIn(compute, () => new ControlLDM(diffbir));
+  if (options.lora) trainLora(model, options.lora);
+  else trainControlNet(model);
   widenTrained(model);
-  const frozen = half(() => new ControlNet(diffbir.controlnet)).train(false);
-  const stage1 = half(() => new SwinIR(diffbir.stage1)).train(false);
+  const copy = madeIn(compute, () => new ControlNet(diffbir.controlnet));
+  const frozen = frozenBeside(copy, model.controlnet);
+  const stage1 = madeIn(compute, () => new SwinIR(diffbir.stage1)).train(false);
   hold(parameters, [model, frozen, stage1]);
   const { walk, compat } = options;
   const parts = { ...shared(options), model, frozen, stage1, walk, compat };
@@ -78,10 +78,12 @@ const planDiffBIR: Make = async (device, parameters, half, options) => {
   return { trainee, model, before: ControlLDMTrainee.before(parts) };
 };
 
-const planOSEDiff: Make = async (device, parameters, half, options) => {
-  const [model, copy] = [0, 1].map(() => half(() => new OSEDiff(sd21, { unet: 4, vae: 4 })));
-  trainAdapters(model);
-  widenTrained(model);
+const planOSEDiff: Make = async (device, parameters, options) => {
+  const [model, copy] = [0, 1].map(() => {
+    const made = madeIn(narrow(options.compute), () => new OSEDiff(sd21, { unet: 4, vae: 4 }));
+    trainAdapters(made);
+    return widenTrained(made);
+  });
   const frozen = frozenBeside(copy, model);
   hold(parameters, [model, frozen]);
   return { trainee: await OSEDiffTrainee.create(device, { ...shared(options), model, frozen }), model };
@@ -113,16 +115,15 @@ export async function withPlanned<T>(
   fn: (planned: Planned) => T | Promise<T>,
 ): Promise<T> {
   const compute = narrow(options.compute);
-  const half = <V>(make: () => V): V => (compute ? withDType(compute, make) : make());
   using device = await openDevice('null');
   using parameters = device.parameters();
-  const traced = await plans[name](device, parameters, half, options);
+  const traced = await plans[name](device, parameters, options);
   try {
-    const judge = half(() => new CLIP(vitH14));
+    const judge = madeIn(compute, () => new CLIP(vitH14));
     if (options.moving) unlock(judge);
     else judge.train(false);
     widenTrained(judge);
-    const lpips = half(() => new LPIPS()).train(false);
+    const lpips = madeIn(compute, () => new LPIPS()).train(false);
     hold(parameters, [judge, lpips]);
     const { recompute, compat } = options;
     const antialias = compat !== 'official';

@@ -108,10 +108,11 @@ export async function trainRefl(
   using session = new Session(models, options);
   await session.create(parameters);
   const weights = Object.entries(models.terms).map(([name, { weight }]) => [name, weight]);
-  const { trainee, caption, captions } = models;
-  const words = captions && createHash('sha256').update(JSON.stringify(captions.map(({ text }) => text)));
+  const { trainee, caption, captions, files } = models;
+  const said = captions?.map(({ text, ids }) => [text, [...ids]]);
+  const words = said && createHash('sha256').update(JSON.stringify(said));
   const data = { side: pairs.size, caption: [...caption], captions: words?.digest('hex'), pictures: pairs.digest };
-  const told = { weights, ...data, recipe: trainee.recipe, device: device.kind };
+  const told = { weights, ...data, recipe: trainee.recipe, device: device.kind, files };
   const key = runKey({ ...decisive, ...told }, device);
   const states = new States(out, key, parameters, session);
   const { progress } = states;

@@ -71,6 +71,8 @@ export interface ReflModels {
   readonly caption: Int32Array;
   /** Captions by the numbers of {@link StepImages}' pictures. */
   readonly captions?: readonly Caption[];
+  /** Digests of the files that networks are from, by what those are: a run that goes on must have the same. */
+  readonly files?: Readonly<Record<string, string>>;
 }
 
 /** What a picture shows: in words for the restorer, if it reads any, and as the judge's tokens. */

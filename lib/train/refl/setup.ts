@@ -1,24 +1,24 @@
 import { FolderPairs, type Source } from '../../data/pairs.ts';
 import { ReflError } from '../../errors.ts';
-import { affine, sqrt, square, sub } from '../../graph/ops/elementwise.ts';
-import { mean } from '../../graph/ops/reduce.ts';
-import type { Tensor } from '../../graph/tensor.ts';
-import { ssim } from '../../metrics/fidelity.ts';
 import { loadLpips } from '../../metrics/lpips.ts';
 import type { CLIP } from '../../models/clip.ts';
 import { LPIPS } from '../../models/lpips.ts';
 import { Stages } from '../../restore/stages.ts';
 import { clipOf } from '../../reward/clip_file.ts';
 import { type Unlocked, unlock } from '../../reward/frm.ts';
-import { frmReward, type Judged, type Reward } from '../../reward/reward.ts';
+import { frmReward, type Reward } from '../../reward/reward.ts';
 import type { Device } from '../../runtime/index.ts';
 import { ClipTokenizer } from '../../text/tokenizer.ts';
+import { sampledDigest } from '../../weights/digest.ts';
 import { loadWeights } from '../../weights/load.ts';
 import { openWeights } from '../../weights/open.ts';
-import { lpipsLoss, paperWeights, rewardLoss, type Weighted, waveletLoss } from './objective.ts';
+import { faceDistances, plainDistances } from './measures.ts';
+import { lpipsDistance, lpipsLoss, paperWeights, rewardLoss, type Weighted, waveletLoss } from './objective.ts';
 import { type OpenedTrainee, openTrainee, type TraineeOptions } from './open.ts';
+import type { Precision } from './restored.ts';
 import type { Caption, ReflModels, StepImages } from './session.ts';
-import { Validation, type ValidationModels } from './validation.ts';
+import { madeIn, widenTrained } from './trainable.ts';
+import { type Measures, Validation, type ValidationModels } from './validation.ts';
 
 export interface SetupOptions extends TraineeOptions {
   /** Name or path of the restorer. */
@@ -29,8 +29,8 @@ export interface SetupOptions extends TraineeOptions {
   readonly lpips?: readonly string[];
   /** Another face reward model, which nobody learns from: the watch asks it, too. */
   readonly independent?: string;
-  /** What of the judge may move. */
-  readonly unlocked: Unlocked | 'all';
+  /** What of the judge may move; nothing where it is left out. */
+  readonly unlocked?: Unlocked | 'all';
   /** What pictures show by their paths, where it is known; and the caption of all others. */
   readonly captionOf?: (path: string) => string | undefined;
   readonly caption: string;
@@ -40,9 +40,18 @@ export interface SetupOptions extends TraineeOptions {
   readonly furtherLosses?: (stages: Stages) => Promise<Readonly<Record<string, Weighted>>>;
   /** Folders of photographs to train on. */
   readonly photographs: readonly Source[];
-  /** What is only looked at: so many crops of a folder of photographs, or images and how they are measured. */
-  readonly heldOut?: { readonly folder: string; readonly looks: number } | HeldOut;
+  /** What is only looked at: crops of a folder of photographs, or images and how they are measured. */
+  readonly heldOut?: HeldOutFolder | HeldOut;
   readonly seed: number;
+}
+
+/** Photographs that are only looked at. */
+export interface HeldOutFolder {
+  readonly folder: string;
+  /** Crops of them. */
+  readonly looks: number;
+  /** Whether their middles are aligned faces: those are the crops then, and {@link faceDistances} measures them, too. */
+  readonly aligned?: boolean;
 }
 
 /** Images that are only looked at, of the trainee's side. */
@@ -65,12 +74,6 @@ export interface Setup {
   dispose(): void;
 }
 
-/** How far images are from their photographs in root mean square and in structure, [N]. */
-export const plainDistances: Readonly<Record<string, (judged: Judged) => Tensor>> = {
-  rmse: ({ images, targets }) => sqrt(affine(mean(square(sub(images, targets)), [1, 2, 3]), 1, 1e-12)),
-  structure: ({ images, targets }) => affine(ssim(images, targets), -1, 1),
-};
-
 /** Loads a restorer, its judges and its photographs. Throws what {@link openTrainee}, the readers and FolderPairs throw. */
 export async function setUp(device: Device, options: SetupOptions): Promise<Setup> {
   const made: { dispose(): void }[] = [];
@@ -84,11 +87,13 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
   try {
     const stages = held(new Stages(device));
     const { parameters } = stages;
+    const { compute, recompute } = options;
+    const antialias = options.compat !== 'official';
     const opened = await openTrainee(stages, options.model, options);
     held(opened.trainee);
     const notes: string[] = [];
     const tokenizer = await ClipTokenizer.load(options.tokenizer);
-    const judge = await openJudge(stages, options.judge, tokenizer, options.unlocked);
+    const judge = await openJudge(stages, options.judge, tokenizer, { unlocked: options.unlocked, compute });
     const length = judge.positional_embedding.value.shape[0];
     const { ids: caption, shortened } = tokenizer.encode([options.caption], length);
     if (shortened.length) notes.push('the caption is too long for the judge and loses its end');
@@ -103,7 +108,7 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
       return texts.map((text, i) => ({ text, ids: ids.subarray(i * length, (i + 1) * length) }));
     };
 
-    const asReward = (clip: CLIP): Reward => frmReward(clip, { antialias: options.compat !== 'official' });
+    const asReward = (clip: CLIP): Reward => frmReward(clip, { antialias, compute, recompute });
     const { lossWeights: weights = paperWeights } = options;
     const reward = asReward(judge);
     const terms: Record<string, Weighted> = {
@@ -111,21 +116,22 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
       wavelet: { weight: weights.wavelet, loss: waveletLoss },
       ...(await options.furtherLosses?.(stages)),
     };
-    const distances = { ...plainDistances };
+    const distances: Record<string, Measures[string]> = { ...plainDistances };
     if (options.lpips?.length) {
-      const lpips = new LPIPS().train(false);
+      const lpips = madeIn(compute, () => new LPIPS()).train(false);
       await loadLpips(parameters, lpips, await Promise.all(options.lpips.map(openWeights)));
-      terms.lpips = { weight: weights.lpips, loss: lpipsLoss(lpips) };
-      distances.lpips = ({ images, targets }) => lpips.forward(images, targets, { normalize: true }).distance;
+      terms.lpips = { weight: weights.lpips, loss: lpipsLoss(lpips, compute) };
+      distances.lpips = lpipsDistance(lpips, compute);
     } else notes.push("without LPIPS's files its loss is left out");
 
     const { side, trainee } = opened;
     const pairs = held(await FolderPairs.open(device, options.photographs, { size: side, seed: options.seed }));
     const captions = captionsFor(pairs.paths, 'photographs');
-    const models = { trainee, terms, judge, caption, captions };
+    const files = { ...(await digestsOf(opened, options)), tokenizer: tokenizer.digest };
+    const models = { trainee, terms, judge, caption, captions, files };
     if (!options.heldOut) return { stages, opened, models, pairs, notes, dispose };
     const { independent } = options;
-    const other = independent === undefined ? undefined : await openJudge(stages, independent, tokenizer, undefined);
+    const other = independent === undefined ? undefined : await openJudge(stages, independent, tokenizer, { compute });
     const { images, measures, paths } = await lookedAt(device, options.heldOut, side);
     const measured = await measures(stages);
     const validation = await Validation.create(
@@ -151,29 +157,53 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
   }
 }
 
-/** Images to look at: crops of a folder, always the same, unless they are there already. */
-async function lookedAt(device: Device, from: NonNullable<SetupOptions['heldOut']>, size: number): Promise<HeldOut> {
-  if ('images' in from) return from;
-  using looked = await FolderPairs.open(device, [{ folder: from.folder, weight: 1 }], { size, seed: 0 });
-  const { paths } = looked;
-  return { images: await looked.batch(0, from.looks), paths, measures: async () => ({ distances: {} }) };
+/** Of the files of all networks, by what they are. */
+async function digestsOf(
+  { sources }: OpenedTrainee,
+  { judge, independent, lpips = [] }: SetupOptions,
+): Promise<Record<string, string>> {
+  const given = { judge, independent, ...Object.fromEntries(lpips.map((path, i) => [`lpips.${i}`, path])) };
+  const digests: Record<string, string> = {};
+  for (const [name, path] of Object.entries({ ...sources, ...given })) {
+    if (path !== undefined) digests[name] = await sampledDigest(await openWeights(path));
+  }
+  return digests;
 }
 
-/** Loads a face reward model; `unlocked` says what of it may move, nothing where it is left out. */
+/** Images to look at: crops of a folder, always the same, unless they are there already. */
+async function lookedAt(device: Device, from: HeldOutFolder | HeldOut, size: number): Promise<HeldOut> {
+  if ('images' in from) return from;
+  const { folder, looks, aligned } = from;
+  using looked = await FolderPairs.open(device, [{ folder, weight: 1 }], { size, seed: 0, centred: aligned });
+  const { paths } = looked;
+  const images = await looked.batch(0, looks);
+  const measures: HeldOut['measures'] = async ({ parameters }) => {
+    return { distances: aligned ? await faceDistances(parameters) : {} };
+  };
+  return { images, paths, measures };
+}
+
+export interface JudgeOptions extends Precision {
+  /** What of it may move; nothing where it is left out. */
+  readonly unlocked?: Unlocked | 'all';
+}
+
+/** Loads a face reward model. */
 export async function openJudge(
   { parameters }: Stages,
   path: string,
   tokenizer: ClipTokenizer,
-  unlocked: Unlocked | 'all' | undefined,
+  { unlocked, compute }: JudgeOptions = {},
 ): Promise<CLIP> {
   const file = await openWeights(path);
-  const { clip, config } = clipOf(file);
+  const { clip, config } = clipOf(file, compute);
   if (tokenizer.size !== config.text_cfg.vocab_size) {
     const both = `the tokenizer has ${tokenizer.size} tokens, the table of ${path} ${config.text_cfg.vocab_size} rows`;
     throw new ReflError('ERR_OPTION', both);
   }
   clip.train(unlocked === 'all');
   if (unlocked !== undefined && unlocked !== 'all') unlock(clip, unlocked);
+  widenTrained(clip);
   await loadWeights(parameters, clip, file);
   return clip;
 }

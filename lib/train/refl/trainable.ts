@@ -1,3 +1,4 @@
+import type { DType } from '../../graph/dtype.ts';
 import type { ControlLDM } from '../../models/diffbir.ts';
 import type { OSEDiff } from '../../models/osediff.ts';
 import { type Module, Parameter, withDType } from '../../nn/module.ts';
@@ -16,6 +17,10 @@ export function trainAdapters(model: OSEDiff): void {
   }
 }
 
+/** Makes networks whose weights are kept in what they compute in, if that is not float32: {@link widenTrained} what trains. */
+export const madeIn = <T>(compute: DType | undefined, make: () => T): T =>
+  compute ? withDType(compute, make) : make();
+
 /**
  * Makes what trains float32, in modules that were made with 16 bits: networks round it at every use, and small steps are kept. Before
  * parameters get values.
@@ -27,14 +32,14 @@ export const widenTrained = <M extends Module>(module: M): M =>
   });
 
 /**
- * A frozen copy: `copy`, made like `original`, keeps parameters of its own where the original's train ({@link copyValues} gives
- * them values), and shares all others.
+ * A frozen copy: `copy`, made like `original`, with or without its adapters, keeps parameters of its own where the original's
+ * train ({@link copyValues} gives them values), and shares all others.
  */
 export function frozenBeside<M extends Module>(copy: M, original: M): M {
   const originals = original.namedParameters();
   copy.train(false);
   return copy.replaceParameters((key, own) => {
-    const shared = originals.get(key);
+    const shared = originals.get(key) ?? originals.get(key.replace(/[^.]+$/, 'base_layer.$&'));
     return shared && !shared.trainable ? shared : own;
   });
 }

@@ -10,6 +10,7 @@ import type { SwinIR } from '../../models/swinir.ts';
 import type { Module } from '../../nn/module.ts';
 import { concatenated } from '../../numbers.ts';
 import type { Device, Parameters, Program, Values } from '../../runtime/index.ts';
+import type { LoraSettings } from './lora.ts';
 import {
   type Entry,
   lastStepsFeeds,
@@ -57,30 +58,34 @@ export interface Trainee {
 /** A network from images [N, H, W, 3] in [0, 1] to images. */
 export type ImageNetwork = Module & { forward(x: Tensor, options?: ForwardOptions): Tensor };
 
+export interface NetworkParts extends Precision {
+  /** A copy that does not train, whose images those of the network should stay near. */
+  readonly frozen?: ImageNetwork;
+  readonly options?: ForwardOptions;
+}
+
 /** A network that restores in one go: SwinIR alone, or the restorer that ships. */
 export class NetworkTrainee implements Trainee {
   readonly recipe = { form: 'network' };
   readonly peakBytes = 0;
   readonly module: ImageNetwork;
   private readonly side: number;
-  private readonly frozen: ImageNetwork | undefined;
-  private readonly options: ForwardOptions;
+  private readonly parts: NetworkParts;
 
-  /**
-   * @param side of the images; {@link Sample} says what they hold
-   * @param frozen a copy that does not train, whose images those of the module should stay near
-   */
-  constructor(module: ImageNetwork, side: number, frozen?: ImageNetwork, options: ForwardOptions = {}) {
+  /** @param side of the images; {@link Sample} says what they hold */
+  constructor(module: ImageNetwork, side: number, parts: NetworkParts = {}) {
     this.module = module;
     this.side = side;
-    this.frozen = frozen;
-    this.options = options;
+    this.parts = parts;
   }
 
   restore(count: number): Restored {
+    const { frozen, options } = this.parts;
     const degraded = input('degraded', [count, this.side, this.side, 3]);
-    const images = this.module.forward(degraded, this.options);
-    return { images, drift: this.frozen ? [[images, this.frozen.forward(degraded)]] : [] };
+    const through = (network: ImageNetwork, options?: ForwardOptions): Tensor =>
+      cast(network.forward(narrowed(degraded, this.parts), options), degraded.dtype);
+    const images = through(this.module, options);
+    return { images, drift: frozen ? [[images, through(frozen)]] : [] };
   }
 
   async enter(samples: readonly Sample[]): Promise<Values> {
@@ -96,6 +101,8 @@ export interface TextFeatures {
   readonly values: Float32Array;
   /** Of what an image shows, instead, where that is known. */
   readonly of?: (text: string) => Promise<Float32Array>;
+  /** Tells the tokenizer that those texts are read by. */
+  readonly words?: string;
 }
 
 const featuresFor = async ({ values, of }: TextFeatures, { text }: Sample): Promise<Float32Array> =>
@@ -120,6 +127,8 @@ export interface ControlLDMTraineeParts extends LatentTrainee {
   /** Stable Diffusion's by default. */
   readonly noise?: NoiseModel;
   readonly compat?: Compat;
+  /** Of the ControlNet's adapters, if it has any: what is told of them. */
+  readonly lora?: LoraSettings;
 }
 
 /** A restorer of DiffBIR's form, whose ControlNet, or what of it is trainable, trains. */
@@ -133,13 +142,15 @@ export class ControlLDMTrainee implements Trainee {
 
   private constructor(parts: ControlLDMTraineeParts, latent: Shape, condition: Program, rollout: Rollout) {
     this.module = parts.model.controlnet;
-    const { walk, compute, context, noise = plainNoise } = parts;
+    const { walk, compute, context, lora, noise = plainNoise } = parts;
     this.recipe = {
       form: 'controlled',
       walk,
       compute,
       prediction: noise.prediction,
       texts: context.of ? 'captions' : 'one',
+      ...(context.words && { words: context.words }),
+      lora,
     };
     this.parts = parts;
     this.latent = latent;
@@ -249,7 +260,8 @@ export class OSEDiffTrainee implements Trainee {
 
   private constructor(parts: OSEDiffTraineeParts, latent: Shape, noise: NoiseSource) {
     this.module = parts.model;
-    this.recipe = { form: 'one step', compute: parts.compute, texts: parts.context.of ? 'captions' : 'one' };
+    const { of, words } = parts.context;
+    this.recipe = { form: 'one step', compute: parts.compute, texts: of ? 'captions' : 'one', ...(words && { words }) };
     this.parts = parts;
     this.latent = latent;
     this.noise = noise;

@@ -6,6 +6,7 @@ import * as assert from 'uvu/assert';
 import { Draws } from '../../../lib/data/draws.ts';
 import { alphasCumprod, zeroTerminalSnr } from '../../../lib/diffusion/schedule.ts';
 import { input } from '../../../lib/graph/tensor.ts';
+import { partOf } from '../../../lib/models/parts.ts';
 import { SwinIR } from '../../../lib/models/swinir.ts';
 import { Stages } from '../../../lib/restore/stages.ts';
 import { type Device, evaluate, openDevice } from '../../../lib/runtime/index.ts';
@@ -14,6 +15,7 @@ import { drawWalk, paperWalk } from '../../../lib/train/refl/rollout.ts';
 import { Session } from '../../../lib/train/refl/session.ts';
 import { loadWeights } from '../../../lib/weights/load.ts';
 import { openWeights } from '../../../lib/weights/open.ts';
+import { readTensor } from '../../../lib/weights/read.ts';
 import { writeSafetensors } from '../../../lib/weights/write.ts';
 import { tensorsOf, tinyDiffBIR } from '../../restore/latent_support.ts';
 import { diffbirFiles, writeOfficial } from '../../restore/official.ts';
@@ -53,6 +55,68 @@ test('SwinIR by itself is a network that trains, and what is written is a first 
   stages.dispose();
   const error = await errorOf(() => openTrainee(new Stages(device), 'swinir', { ...how, side: 20 }));
   assert.match(error.message, /multiples of 8 pixels, got 20/);
+});
+
+for (const compute of [undefined, 'bf16'] as const) {
+  test(`adapters of DiffBIR's ControlNet train alone, and are written into its weights (${compute ?? 'f32'})`, async ({
+    device,
+  }) => {
+    const weights = join(folder, `lora-${compute}`);
+    await mkdir(weights);
+    await writeOfficial(weights, diffbirFiles());
+    const stages = new Stages(device);
+    const { parameters } = stages;
+    const lora = { rank: 2, layers: 'transformer_blocks.*attn', seed: 3 };
+    const how = { walk: { ...paperWalk, steps: 2 }, recompute: false, networks, weights, compute, lora };
+    const { trainee, save } = await openTrainee(stages, 'diffbir-v1', how);
+    assert.equal((trainee.recipe as { lora: object }).lora, lora);
+    const all = [...trainee.module.namedParameters()];
+    const trained = all.filter(([, { trainable }]) => trainable).map(([key]) => key);
+    assert.ok(
+      trained.length && trained.every((key) => /transformer_blocks.*attn.*\.lora_[AB]\.default\.weight$/.test(key)),
+    );
+    assert.ok(all.every(([, { value, trainable }]) => !trainable || value.dtype === 'f32'));
+
+    // Adapters change nothing at first, and what is written then are the official weights.
+    const official = partOf(await openWeights(join(weights, 'v1_face.pth')), 'controlnet');
+    const before = await openWeights(await save(folder));
+    assert.equal([...before.entries.keys()].sort(), [...official.entries.keys()].sort());
+    for (const key of official.entries.keys()) {
+      assert.equal(await readTensor(before, key), await readTensor(official, key), key);
+    }
+
+    const key = trained.find((name) => name.includes('lora_B'))!;
+    const path = key.replace('.lora_B.default.weight', '');
+    const [a, b] = ['A', 'B'].map(
+      (side) => all.find(([name]) => name === `${path}.lora_${side}.default.weight`)![1].value,
+    );
+    const values = Float32Array.from({ length: b.size }, (_, i) => Math.sin(i));
+    parameters.write(b, values);
+    const down = (await parameters.read(a)) as Float32Array;
+    const after = await openWeights(await save(folder));
+    const old = (await readTensor(official, `${path}.weight`)) as Float32Array;
+    const [rows, columns] = [b.shape[0], a.shape[1]];
+    const expected = old.map((v, i) => {
+      const [row, column] = [Math.floor(i / columns), i % columns];
+      return v + (8 / 2) * (values[2 * row] * down[column] + values[2 * row + 1] * down[columns + column]);
+    });
+    assert.is(rows * columns, old.length);
+    close((await readTensor(after, `${path}.weight`)) as Float32Array, expected, 1e-6, 'the merged weight');
+    trainee.dispose();
+    stages.dispose();
+  });
+}
+
+test('layers for adapters must be there, and so must a network that takes some', async ({ device }) => {
+  const stages = new Stages(device);
+  const weights = join(folder, 'lora-undefined');
+  const refusal = async (name: string, layers: string): Promise<string> => {
+    const how = { walk: paperWalk, recompute: false, networks, weights, lora: { rank: 2, layers, seed: 0 } };
+    return (await errorOf(() => openTrainee(stages, name, how))).message;
+  };
+  assert.match(await refusal('diffbir-v1', 'nowhere'), /layers for LoRA: nowhere finds none of time_embed\.0, /);
+  assert.match(await refusal('diffbir-v1', '('), /layers for LoRA: \( is no regular expression/);
+  assert.match(await refusal('swinir', '.'), /swinir takes no adapters/);
 });
 
 test('DiffBIR 2.1 is walked by v, at levels whose last one has no signal', async ({ device }) => {

@@ -1,5 +1,6 @@
 // Small restorers with small judges, whose values depend on nothing, and what they train on.
 import type { PairSource } from '../../../lib/data/pairs.ts';
+import type { DType } from '../../../lib/graph/dtype.ts';
 import { add } from '../../../lib/graph/ops/elementwise.ts';
 import type { Tensor } from '../../../lib/graph/tensor.ts';
 import { OSEDiff } from '../../../lib/models/osediff.ts';
@@ -9,7 +10,14 @@ import { Module } from '../../../lib/nn/module.ts';
 import type { Device, Parameters } from '../../../lib/runtime/index.ts';
 import type { ReflOptions } from '../../../lib/train/refl/refl.ts';
 import type { ReflModels } from '../../../lib/train/refl/session.ts';
-import { copyValues, frozenBeside, trainAdapters } from '../../../lib/train/refl/trainable.ts';
+import {
+  copyValues,
+  frozenBeside,
+  madeIn,
+  trainAdapters,
+  trainControlNet,
+  widenTrained,
+} from '../../../lib/train/refl/trainable.ts';
 import { ControlLDMTrainee, NetworkTrainee, OSEDiffTrainee, type Trainee } from '../../../lib/train/refl/trainees.ts';
 import { tinyDiffBIR } from '../../restore/latent_support.ts';
 import { smallLatent } from '../../support/latent.ts';
@@ -53,9 +61,14 @@ export const kinds = ['network', 'diffbir', 'osediff'] as const;
 export type Kind = (typeof kinds)[number];
 
 /** A trainee with its judges; all values depend on nothing. */
-export async function made(device: Device, kind: Kind): Promise<{ models: ReflModels; parameters: Parameters }> {
+export async function made(
+  device: Device,
+  kind: Kind,
+  compute?: DType,
+): Promise<{ models: ReflModels; parameters: Parameters }> {
   const parameters = device.parameters();
-  const { model, frozen, lpips, clip } = networks('f32');
+  const { model, frozen, lpips, clip } = networks(compute ?? 'f32');
+  widenTrained(clip);
   fill(parameters, lpips, 1200, true);
   fill(parameters, clip, 1300);
   const context = { values: numbers(8, tokens * 6) as Float32Array, shape: [tokens, 6] };
@@ -63,28 +76,33 @@ export async function made(device: Device, kind: Kind): Promise<{ models: ReflMo
     network: async () => {
       const module = new Residual();
       for (const { value } of module.namedParameters().values()) parameters.add(value);
-      return new NetworkTrainee(module, side);
+      return new NetworkTrainee(module, side, { compute });
     },
     diffbir: async () => {
-      const stage1 = new SwinIR(tinyDiffBIR.stage1);
+      const stage1 = madeIn(compute, () => new SwinIR(tinyDiffBIR.stage1));
+      trainControlNet(model);
+      for (const network of [model, frozen]) widenTrained(network);
       fill(parameters, stage1, 600, true);
       fill(parameters, model, 1);
       await copyValues(parameters, frozen, model.controlnet);
       const walk = { steps: 4, traced: 1, eta: 'uniform', ends: 2 } as const;
-      return ControlLDMTrainee.create(device, parameters, { model, stage1, frozen, side, context, walk });
+      return ControlLDMTrainee.create(device, parameters, { model, stage1, frozen, side, context, walk, compute });
     },
     osediff: async () => {
-      const [own, copy] = [0, 1].map(() => new OSEDiff(smallLatent, { unet: 2, vae: 2 }));
-      trainAdapters(own);
+      const [own, copy] = [0, 1].map(() => {
+        const osediff = madeIn(compute, () => new OSEDiff(smallLatent, { unet: 2, vae: 2 }));
+        trainAdapters(osediff);
+        return widenTrained(osediff);
+      });
       const frozen = frozenBeside(copy, own);
       fill(parameters, own, 1);
       await copyValues(parameters, frozen, own);
-      return OSEDiffTrainee.create(device, { model: own, frozen, side, context });
+      return OSEDiffTrainee.create(device, { model: own, frozen, side, context, compute });
     },
   };
   const trainee = await trainees[kind]();
   return {
     parameters,
-    models: { trainee, terms: terms({ clip, lpips }), judge: clip, caption: Int32Array.of(10, 3, 4, 11, 0) },
+    models: { trainee, terms: terms({ clip, lpips }, compute), judge: clip, caption: Int32Array.of(10, 3, 4, 11, 0) },
   };
 }

@@ -7,6 +7,7 @@ import { type Module, withDType } from '../../../lib/nn/module.ts';
 import { frmReward, type Judged } from '../../../lib/reward/reward.ts';
 import type { Parameters } from '../../../lib/runtime/index.ts';
 import { lpipsLoss, paperWeights, rewardLoss, type Weighted, waveletLoss } from '../../../lib/train/refl/objective.ts';
+import { fromFloat32 } from '../../../lib/weights/half.ts';
 import { smallLatent } from '../../support/latent.ts';
 import { random } from '../../support/random.ts';
 
@@ -25,7 +26,8 @@ export function fill(parameters: Parameters, module: Module, seed: number, froze
   for (const { value, init } of module.namedParameters().values()) {
     const spread = 1 / Math.sqrt(value.shape.slice(1).reduce((a, b) => a * b, 2));
     const around = init === 'ones' ? 1 : 0;
-    const data = numbers(seed++, value.size, value.dtype).map((v) => around + spread * v) as TypedArray;
+    const values = numbers(seed++, value.size, value.dtype).map((v) => around + spread * v) as Float32Array;
+    const data = value.dtype === 'bf16' ? fromFloat32(values, 'BF16') : values;
     if (!parameters.has(value)) parameters.add(value, { data, frozen });
   }
 }
@@ -46,9 +48,12 @@ export const networks = (dtype: DType) =>
 export type Networks = ReturnType<typeof networks>;
 
 /** The paper's three losses. */
-export const terms = ({ clip, lpips }: Pick<Networks, 'clip' | 'lpips'>): Record<string, Weighted> => ({
-  reward: { weight: paperWeights.reward, loss: rewardLoss(frmReward(clip)) },
-  lpips: { weight: paperWeights.lpips, loss: lpipsLoss(lpips) },
+export const terms = (
+  { clip, lpips }: Pick<Networks, 'clip' | 'lpips'>,
+  compute?: DType,
+): Record<string, Weighted> => ({
+  reward: { weight: paperWeights.reward, loss: rewardLoss(frmReward(clip, { compute })) },
+  lpips: { weight: paperWeights.lpips, loss: lpipsLoss(lpips, compute) },
   wavelet: { weight: paperWeights.wavelet, loss: waveletLoss },
 });
 

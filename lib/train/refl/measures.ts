@@ -1,16 +1,22 @@
-import { featureDistance } from '../eval/quality.ts';
-import { eyeDistance, inner } from '../faces/align.ts';
-import { loadNetwork } from '../faces/networks.ts';
-import { affine, clamp, sqrt, square, sub } from '../graph/ops/elementwise.ts';
-import { slice } from '../graph/ops/layout.ts';
-import { mean, sum } from '../graph/ops/reduce.ts';
-import { resize } from '../graph/ops/resample.ts';
-import type { Tensor } from '../graph/tensor.ts';
-import { psnr } from '../metrics/fidelity.ts';
-import { FaceFeatures, FaceLandmarks, FaceRecognition } from '../models/faceapi.ts';
-import type { Judged } from '../reward/reward.ts';
-import type { Parameters } from '../runtime/index.ts';
-import type { Measures } from '../train/refl/validation.ts';
+import { featureDistance } from '../../eval/quality.ts';
+import { eyeDistance, inner } from '../../faces/align.ts';
+import { loadNetwork } from '../../faces/networks.ts';
+import { affine, clamp, sqrt, square, sub } from '../../graph/ops/elementwise.ts';
+import { slice } from '../../graph/ops/layout.ts';
+import { mean, sum } from '../../graph/ops/reduce.ts';
+import { resize } from '../../graph/ops/resample.ts';
+import type { Tensor } from '../../graph/tensor.ts';
+import { psnr, ssim } from '../../metrics/fidelity.ts';
+import { FaceFeatures, FaceLandmarks, FaceRecognition } from '../../models/faceapi.ts';
+import type { Judged } from '../../reward/reward.ts';
+import type { Parameters } from '../../runtime/index.ts';
+import type { Measures } from './validation.ts';
+
+/** How far images are from their photographs in root mean square and in structure, [N]. */
+export const plainDistances: Measures = {
+  rmse: ({ images, targets }) => sqrt(affine(mean(square(sub(images, targets)), [1, 2, 3]), 1, 1e-12)),
+  structure: ({ images, targets }) => affine(ssim(images, targets), -1, 1),
+};
 
 /** What the networks look at in aligned faces [N, H, W, 3] in [0, 1]: brows to chin, `side` pixels a side, 0 to 255. */
 function face(x: Tensor, side: number): Tensor {
