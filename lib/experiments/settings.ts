@@ -8,7 +8,7 @@ import type { ArmSettings } from './arm.ts';
  */
 export const demoArm: ArmSettings = {
   ...{ steps: 120, batch: 3, lr: 1e-5, lookEvery: 20, seed: 5 },
-  weights: { reward: 0.001, wavelet: 1, lpips: 0.05 },
-  drift: 100,
+  weights: { reward: 0.002, wavelet: 1, lpips: 0.03 },
+  drift: 200,
   moving: { ...paperJudge, every: 1, lr: 2e-4 },
 };
