@@ -48,6 +48,7 @@ interface Args {
   textLayers: number;
   unlockAll: boolean;
   recompute: boolean;
+  offload: boolean;
   dtype: 'auto' | 'f32' | 'bf16';
   seed: number;
   validateEvery: number;
@@ -116,6 +117,7 @@ export const trainReflCommand: CommandModule<object, Args> = {
           default: mostLayers,
         },
         recompute: flag('compute blocks twice, to save memory'),
+        offload: flag("keep AdamW's moments in the host's memory, to save the device's: the same bits"),
         dtype: {
           ...text('what networks compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 is slower'),
           choices: ['auto', 'f32', 'bf16'] as const,
@@ -191,7 +193,19 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
   if (aligned && heldOut === undefined) throw new UsageError('--aligned says what --held-out names');
   if (args.promptCaptions && args.captions === undefined) throw new UsageError('--prompt-captions needs --captions');
   const captionOf = args.captions === undefined ? undefined : await findCaptions(args.captions);
-  const { steps, batch, accumulate, lr, recompute, validateEvery, checkpointEvery, override, compat, onAlarm } = args;
+  const {
+    steps,
+    batch,
+    accumulate,
+    lr,
+    recompute,
+    validateEvery,
+    checkpointEvery,
+    override,
+    compat,
+    onAlarm,
+    offload,
+  } = args;
   const photographs = await Promise.all(sources.map(sourceOf));
   using device = await openDevice(name, { threads });
   const isNarrow = args.dtype === 'auto' ? device.kind !== 'cpu' : args.dtype === 'bf16';
@@ -206,7 +220,7 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
     let progress: Progress | undefined;
     const options = {
       ...{ out, steps, batch, accumulate, lr, seed, moving, recompute, validateEvery, checkpointEvery },
-      ...{ override, compat, onAlarm, compute },
+      ...{ override, compat, onAlarm, compute, offload },
       ...{ weightDecay: 0.01, kept, drift: args.driftWeight ?? (kept === 'weights' ? 1 : setup.opened.drift) },
     };
     const path = await trainRefl(device, setup.stages.parameters, setup.pairs, setup.models, options, {
@@ -263,7 +277,8 @@ async function printPlan(
     batch,
     accumulate,
     recompute,
-  }: Pick<Args, 'model' | 'crop' | 'batch' | 'accumulate' | 'recompute'>,
+    offload,
+  }: Pick<Args, 'model' | 'crop' | 'batch' | 'accumulate' | 'recompute' | 'offload'>,
   recipe: Pick<PlanOptions, 'moving' | 'walk' | 'lora'>,
   json: boolean,
 ): Promise<void> {
@@ -273,14 +288,15 @@ async function printPlan(
   }
   const memory = totalmem();
   for (const compute of ['f32', 'bf16'] as const) {
-    const plan = await planMemory(model, { ...recipe, side, batch, accumulate, recompute, compute });
+    const plan = await planMemory(model, { ...recipe, side, batch, accumulate, recompute, offload, compute });
     if (json) {
       console.log(JSON.stringify({ model, side, batch, compute, ...plan, memory }));
       continue;
     }
     const all = plan.state + plan.programs;
     const parts = `${gigabytes(plan.state)} of weights, sums and moments, ${gigabytes(plan.programs)} beside them`;
-    console.log(`${model} at ${side} x ${side}, batch ${batch}, ${compute}: ${gigabytes(all)} (${parts})`);
+    const away = plan.host ? `, and ${gigabytes(plan.host)} of moments in the host's memory` : '';
+    console.log(`${model} at ${side} x ${side}, batch ${batch}, ${compute}: ${gigabytes(all)} (${parts})${away}`);
     if (compute === 'f32' && all > memory)
       console.log(`  this machine has ${gigabytes(memory)}: ${advice(recompute, recipe)}`);
   }
@@ -297,8 +313,9 @@ function advice(recompute: boolean, { moving }: Pick<PlanOptions, 'moving'>): st
 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
 
-function described({ trained, peakBytes, stateBytes, from, overridden }: ReflStart): string[] {
-  const memory = `${gigabytes(stateBytes)} of weights and state, ${gigabytes(peakBytes)} beside them`;
+function described({ trained, peakBytes, stateBytes, hostBytes, from, overridden }: ReflStart): string[] {
+  const away = hostBytes ? `, ${gigabytes(hostBytes)} of it in the host's memory` : '';
+  const memory = `${gigabytes(stateBytes + hostBytes)} of weights and state${away}, ${gigabytes(peakBytes)} beside them`;
   const begin = from ? `going on from step ${from}` : 'from the start';
   const summary = `${(trained / 1e6).toFixed(2)} million parameters train; ${memory}; ${begin}`;
   return [summary, ...overridden.map((option) => `overridden: ${option}`)];

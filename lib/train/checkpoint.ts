@@ -9,10 +9,13 @@ import { type Source, writeSafetensors } from '../weights/write.ts';
 /** Persistent tensors by the keys they have in a checkpoint. */
 export type Leaves = ReadonlyMap<string, Tensor>;
 
+/** What has the values of leaves: parameters of a device, or the host's memory. */
+export type Store = Pick<Parameters, 'has' | 'read' | 'write'>;
+
 /** Writes leaves' values under their keys, atomically, with `metadata` beside them. */
 export async function saveCheckpoint(
   path: string,
-  parameters: Parameters,
+  parameters: Store,
   leaves: Leaves,
   metadata: Readonly<Record<string, string>>,
   dtype: 'F32' | 'F16' = 'F32',
@@ -36,12 +39,7 @@ export async function loadCheckpoint(path: string, parameters: Parameters, leave
  *
  * @param partly keep the values of leaves that it lacks instead
  */
-export async function overwriteFrom(
-  path: string,
-  parameters: Parameters,
-  leaves: Leaves,
-  partly = false,
-): Promise<void> {
+export async function overwriteFrom(path: string, parameters: Store, leaves: Leaves, partly = false): Promise<void> {
   const file = await openSafetensors(path);
   const strange = [...file.entries.keys()].find((key) => !leaves.has(key));
   const missing = partly ? undefined : [...leaves.keys()].find((key) => !file.entries.has(key));

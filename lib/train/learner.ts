@@ -4,6 +4,7 @@ import type { Tensor } from '../graph/tensor.ts';
 import type { Module } from '../nn/module.ts';
 import type { Device, Parameters, Program, Values } from '../runtime/index.ts';
 import type { Leaves } from './checkpoint.ts';
+import { type Offload, OffloadedStep } from './offload.ts';
 import { GradientSum, Optimizer, type OptimizerOptions } from './optimizer.ts';
 
 /** The graph of one batch: what is reported, and the gradients by the learner's weights. */
@@ -41,6 +42,23 @@ export class Learner {
     return this.optimizer.averages();
   }
 
+  /** What of the optimizer's state is in the host's memory. */
+  get offload(): Offload | undefined {
+    return this.optimizer.offload;
+  }
+
+  private async compileStep(
+    device: Device,
+    parameters: Parameters,
+    totals: readonly Tensor[],
+    count: number,
+  ): Promise<UpdateProgram> {
+    const { optimizer, offload } = this;
+    if (offload) return OffloadedStep.compile(device, parameters, optimizer, offload, totals, count);
+    const { nodes, norm } = optimizer.updates(totals, count);
+    return device.compile({ outputs: { norm }, updates: nodes }, { parameters });
+  }
+
   /** @param accumulate batches a step, which is made of their mean */
   async compile(
     device: Device,
@@ -51,10 +69,9 @@ export class Learner {
     const read = inputNames([...Object.values(outputs), ...gradients]);
     const sum = new GradientSum(this.weights);
     sum.create(parameters);
-    const { nodes, norm } = this.optimizer.updates(sum.totals, accumulate);
     const batch = await device.compile({ outputs, updates: sum.updates(gradients) }, { parameters });
     try {
-      const step = await device.compile({ outputs: { norm }, updates: nodes }, { parameters });
+      const step = await this.compileStep(device, parameters, sum.totals, accumulate);
       return new LearnerPrograms(this.optimizer, sum, read, batch, step);
     } catch (error) {
       batch.dispose();
@@ -63,15 +80,18 @@ export class Learner {
   }
 }
 
+/** What makes a step of sums of gradients, and resolves to their `norm`. */
+type UpdateProgram = Pick<Program, 'run' | 'peakBytes' | 'dispose'> | OffloadedStep;
+
 /** The compiled graphs of a {@link Learner}. */
 export class LearnerPrograms {
   private readonly optimizer: Optimizer;
   private readonly sum: GradientSum;
   private readonly read: ReadonlySet<string>;
   private readonly batch: Program;
-  private readonly step: Program;
+  private readonly step: UpdateProgram;
 
-  constructor(optimizer: Optimizer, sum: GradientSum, read: ReadonlySet<string>, batch: Program, step: Program) {
+  constructor(optimizer: Optimizer, sum: GradientSum, read: ReadonlySet<string>, batch: Program, step: UpdateProgram) {
     this.optimizer = optimizer;
     this.sum = sum;
     this.read = read;

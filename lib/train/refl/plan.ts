@@ -31,6 +31,7 @@ export interface PlanOptions {
   readonly compute: 'f32' | 'bf16';
   readonly compat?: Compat;
   readonly lora?: LoraSettings;
+  readonly offload?: boolean;
 }
 
 /** What training a published model takes, in bytes. */
@@ -41,6 +42,8 @@ export interface MemoryPlan {
   readonly state: number;
   /** What the programs need beside them: of an update's batch, of walking to it, and of the judge's. */
   readonly programs: number;
+  /** Moments that wait in the host's memory. */
+  readonly host: number;
 }
 
 /** A trainee without values, and the graphs of what goes before its gradient. */
@@ -150,7 +153,8 @@ export const planMemory = (name: string, options: PlanOptions): Promise<MemoryPl
     using session = new Session({ ...models, caption }, { ...options, ...recipe });
     await session.create(parameters);
     await session.compile(device, parameters, options.side);
-    return { trained: session.trained, state: parameters.bytes, programs: session.peakBytes };
+    const { trained, peakBytes: programs, hostBytes: host } = session;
+    return { trained, state: parameters.bytes, programs, host };
   });
 
 /** Buffers for all parameters; those of several modules may be the same. */

@@ -51,6 +51,8 @@ export interface ReflStart {
   /** Bytes of the programs; of weights, gradients and moments. */
   readonly peakBytes: number;
   readonly stateBytes: number;
+  /** Bytes of moments that wait in the host's memory. */
+  readonly hostBytes: number;
   /** Steps that were made already. */
   readonly from: number;
   /** Options that differ from those the state was trained with, and were overridden. */
@@ -101,7 +103,16 @@ export async function trainRefl(
   options: ReflOptions,
   { signal, onStart, onStep, onObserved }: ReflEvents = {},
 ): Promise<string | undefined> {
-  const { out, steps, checkpointEvery, validateEvery = 500, override = false, onAlarm = 'warn', ...decisive } = options;
+  const {
+    out,
+    steps,
+    checkpointEvery,
+    validateEvery = 500,
+    override = false,
+    onAlarm = 'warn',
+    offload: __,
+    ...decisive
+  } = options;
   await makeFolder(out);
   using _ = await Lock.take(join(out, '.lock'), out);
   await removeUnfinished(out);
@@ -114,7 +125,7 @@ export async function trainRefl(
   const data = { side: pairs.size, caption: [...caption], captions: words?.digest('hex'), pictures: pairs.digest };
   const told = { weights, ...data, recipe: trainee.recipe, device: device.kind, files };
   const key = runKey({ ...decisive, ...told }, device);
-  const states = new States(out, key, parameters, session);
+  const states = new States(out, key, session.storeOf(parameters), session);
   const { progress } = states;
   const overridden = await states.resume(override);
   await session.compile(device, parameters, pairs.size);
@@ -124,9 +135,9 @@ export async function trainRefl(
       'there is nothing to strengthen: no judge learns, and nothing is kept from drifting',
     );
   }
-  const { trained, peakBytes } = session;
+  const { trained, peakBytes, hostBytes } = session;
   const from = progress.step;
-  onStart?.({ trained, peakBytes, stateBytes: parameters.bytes, from, overridden });
+  onStart?.({ trained, peakBytes, stateBytes: parameters.bytes, hostBytes, from, overridden });
 
   await using logs = new Logs(out);
   await logs.begin(from + 1);

@@ -4,8 +4,9 @@ import type { TypedArray } from '../../graph/dtype.ts';
 import { input, parameterLeaf, type Tensor } from '../../graph/tensor.ts';
 import type { CLIP } from '../../models/clip.ts';
 import type { Device, Parameters } from '../../runtime/index.ts';
-import type { Leaves } from '../checkpoint.ts';
+import type { Leaves, Store } from '../checkpoint.ts';
 import { Learner, type LearnerPrograms } from '../learner.ts';
+import type { Offload } from '../offload.ts';
 import { judgeGraph } from './judge.ts';
 import { objective, type Weighted } from './objective.ts';
 import type { Precision } from './restored.ts';
@@ -48,6 +49,8 @@ export interface SessionOptions extends Precision {
   readonly moving?: MovingOptions;
   /** Whether the judge's blocks are computed a second time as it learns, to save memory. */
   readonly recompute?: boolean;
+  /** Whether AdamW's moments wait in the host's memory between updates: less memory of the device, the same bits. */
+  readonly offload?: boolean;
   readonly compat?: Compat;
 }
 
@@ -136,11 +139,11 @@ export class Session {
   constructor(models: ReflModels, options: SessionOptions) {
     this.models = models;
     this.options = options;
-    const { weightDecay, clip, moving, kept } = options;
-    this.restorer = new Learner(models.trainee.module, { weightDecay, clip, average: false });
+    const { weightDecay, clip, moving, kept, offload } = options;
+    this.restorer = new Learner(models.trainee.module, { weightDecay, clip, offload, average: false });
     const { weights } = this.restorer;
     this.before = kept === 'weights' ? weights.map(({ shape, dtype }) => parameterLeaf(shape, dtype)) : [];
-    this.judge = moving && new Learner(models.judge, { ...moving, average: false });
+    this.judge = moving && new Learner(models.judge, { ...moving, offload, average: false });
     const learners = { restorer: this.restorer, ...(this.judge ? { judge: this.judge } : {}) };
     this.leaves = new Map(
       Object.entries(learners).flatMap(([name, { leaves }]) =>
@@ -158,6 +161,25 @@ export class Session {
   get peakBytes(): number {
     const programs = Object.values(this.programs ?? {});
     return programs.reduce((sum, { peakBytes }) => sum + peakBytes, this.models.trainee.peakBytes);
+  }
+
+  /** Bytes of the optimizers' state that are in the host's memory. */
+  get hostBytes(): number {
+    return this.offloads.reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
+  /** Where the values of {@link leaves} are. */
+  storeOf(parameters: Parameters): Store {
+    const of = (leaf: Tensor): Store => this.offloads.find((offload) => offload.has(leaf)) ?? parameters;
+    return {
+      has: (leaf) => of(leaf).has(leaf),
+      read: (leaf) => of(leaf).read(leaf),
+      write: (leaf, values) => of(leaf).write(leaf, values),
+    };
+  }
+
+  private get offloads(): Offload[] {
+    return [this.restorer, this.judge].flatMap((learner) => learner?.offload ?? []);
   }
 
   /** Makes the optimizers' state beside the weights, which have the values that they begin with. */

@@ -1,9 +1,8 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ReflError } from '../../errors.ts';
-import type { Parameters } from '../../runtime/index.ts';
 import { openSafetensors } from '../../weights/safetensors.ts';
-import { overwriteFrom, saveCheckpoint } from '../checkpoint.ts';
+import { overwriteFrom, type Store, saveCheckpoint } from '../checkpoint.ts';
 import { checkpointPath, checkResumable, newestCheckpoint, pruneCheckpoints, type RunKey } from '../resume.ts';
 import type { Course, Session } from './session.ts';
 import type { Observation } from './watch.ts';
@@ -21,10 +20,10 @@ export class States {
   readonly progress: Progress;
   private readonly folder: string;
   private readonly key: RunKey;
-  private readonly parameters: Parameters;
+  private readonly parameters: Store;
   private readonly session: Session;
 
-  constructor(folder: string, key: RunKey, parameters: Parameters, session: Session) {
+  constructor(folder: string, key: RunKey, parameters: Store, session: Session) {
     this.folder = folder;
     this.key = key;
     this.parameters = parameters;
