@@ -50,13 +50,14 @@ struct Walk {
 template <class T, int V, bool kSilu>
 __global__ void __launch_bounds__(kThreads)
     groupNormSharedKernel(const T* x, const float* __restrict__ gamma, const float* __restrict__ beta, int pixels,
-                          int channels, float eps, T* y, float* __restrict__ mean, float* __restrict__ rstd) {
+                          int channels, int groups, float eps, T* y, float* __restrict__ mean,
+                          float* __restrict__ rstd) {
   SIMT_SHARED(float, sums, [kWarps]);
   SIMT_SHARED(float, squares, [kWarps]);
   SharedArena arena;
-  const int groups = static_cast<int>(gridDim.x), group = static_cast<int>(blockIdx.x);
-  const int perGroup = channels / groups, count = pixels * perGroup;
-  const size_t base = static_cast<size_t>(blockIdx.y) * pixels * channels + group * perGroup;
+  const unsigned image = blockIdx.x / groups;
+  const int group = static_cast<int>(blockIdx.x % groups), perGroup = channels / groups, count = pixels * perGroup;
+  const size_t base = static_cast<size_t>(image) * pixels * channels + group * perGroup;
   T* tile = arena.take<T>(count);
 
   // A thread reads back only what it copied itself, so its own wait is enough.
@@ -91,8 +92,8 @@ __global__ void __launch_bounds__(kThreads)
   }
   const float scale = rsqrtf(blockSum(square, squares) / static_cast<float>(count) + eps);
   if (threadIdx.x == 0) {
-    mean[blockIdx.y * groups + group] = centre;
-    rstd[blockIdx.y * groups + group] = scale;
+    mean[blockIdx.x] = centre;
+    rstd[blockIdx.x] = scale;
   }
 
   walk = Walk(perPixel);
@@ -117,10 +118,10 @@ template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     groupNormMomentsKernel(const T* __restrict__ x, int pixels, int channels, int groups, int chunkPixels,
                            float* __restrict__ moments) {
-  const int perPixel = channels / V, perGroup = channels / groups, chunk = static_cast<int>(blockIdx.x);
+  const int perPixel = channels / V, perGroup = channels / groups, chunk = static_cast<int>(blockIdx.y);
   const int rows = perPixel < kThreads ? kThreads / perPixel : 1;
   const int first = chunk * chunkPixels, last = min(first + chunkPixels, pixels);
-  const T* image = x + static_cast<size_t>(blockIdx.y) * pixels * channels;
+  const T* image = x + static_cast<size_t>(blockIdx.x) * pixels * channels;
   SharedArena arena;
   float* sums = arena.take<float>(rows * perPixel);
   float* squares = arena.take<float>(rows * perPixel);
@@ -153,7 +154,7 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
     const float shift = sum / count;
-    float* to = moments + ((static_cast<size_t>(blockIdx.y) * gridDim.x + chunk) * groups + group) * 2;
+    float* to = moments + ((static_cast<size_t>(blockIdx.x) * gridDim.y + chunk) * groups + group) * 2;
     store(to, Pack<float, 2>{{toFloat(image[group * perGroup]) + shift, max(square - sum * shift, 0.0f)}});
   }
 }
@@ -164,8 +165,8 @@ __global__ void __launch_bounds__(kThreads)
     groupNormApplyKernel(const T* x, const float* __restrict__ gamma, const float* __restrict__ beta,
                          const float* __restrict__ moments, int pixels, int channels, int groups, int chunkPixels,
                          float eps, T* y, float* __restrict__ mean, float* __restrict__ rstd) {
-  const int chunks = static_cast<int>(gridDim.x), chunk = static_cast<int>(blockIdx.x),
-            image = static_cast<int>(blockIdx.y);
+  const int chunks = static_cast<int>(gridDim.y), chunk = static_cast<int>(blockIdx.y),
+            image = static_cast<int>(blockIdx.x);
   const int perPixel = channels / V, perGroup = channels / groups;
   SharedArena arena;
   float* centres = arena.take<float>(groups);
@@ -231,7 +232,7 @@ template <class T>
 cudaError_t groupNormInChunks(const GroupNormShape& shape, const T* x, const float* gamma, const float* beta, float eps,
                               bool silu, T* y, float* mean, float* rstd, float* scratch, cudaStream_t stream) {
   const Chunks chunks(shape.pixels);
-  const dim3 grid(chunks.count, shape.images);
+  const dim3 grid(shape.images, chunks.count);
   return withVector<T>(shape.channels / shape.groups, {x, y}, [&](auto width) {
     constexpr int V = decltype(width)::value;
     const int perPixel = shape.channels / V, rows = perPixel < kThreads ? kThreads / perPixel : 1;
@@ -258,12 +259,12 @@ cudaError_t groupNormForward(const GroupNormShape& shape, const T* x, const floa
     return groupNormInChunks(shape, x, gamma, beta, eps, silu, y, mean, rstd, scratch, stream);
   const int perGroup = shape.channels / shape.groups;
   const size_t bytes = SharedLayout().take<T>(static_cast<size_t>(shape.pixels) * perGroup).bytes();
-  const Launch at = {dim3(shape.groups, shape.images), kThreads, bytes, stream};
+  const Launch at = {dim3(shape.images * shape.groups), kThreads, bytes, stream};
   return withVector<T>(perGroup, {x, y}, [&](auto width) {
     constexpr int V = decltype(width)::value;
     const auto go = [&](auto folded) {
-      return launch<groupNormSharedKernel<T, V, decltype(folded)::value>>(at, x, gamma, beta, shape.pixels,
-                                                                          shape.channels, eps, y, mean, rstd);
+      return launch<groupNormSharedKernel<T, V, decltype(folded)::value>>(
+          at, x, gamma, beta, shape.pixels, shape.channels, shape.groups, eps, y, mean, rstd);
     };
     return silu ? go(std::true_type()) : go(std::false_type());
   });

@@ -13,9 +13,12 @@ GroupNormShape groupsOf(const NodeSpec& node) {
   const Operand& x = node.inputs[0];
   const int images = narrow(node, x.dim(0)), channels = narrow(node, x.dim(-1));
   const int pixels = x.size() == 0 ? 0 : narrow(node, x.size() / images / channels);
+  const int groups = static_cast<int>(node.integer("groups"));
   narrow(node, static_cast<int64_t>(pixels) * channels);
-  if (images > 65535) refuse(node, "ERR_SHAPE", "has more images than the 65535 of a CUDA grid");
-  return {images, pixels, channels, static_cast<int>(node.integer("groups"))};
+  // Grids have blocks for each image's groups, and for parts of its pixels.
+  narrow(node, static_cast<int64_t>(images) * groups);
+  narrow(node, static_cast<int64_t>(images) * pixels);
+  return {images, pixels, channels, groups};
 }
 
 /** Writes a float over all of the second and third result. */

@@ -52,6 +52,17 @@ double rounded(double x) {
   return simt::toFloat(simt::fromFloat<T>(static_cast<float>(x)));
 }
 
+/** For results that are rounded once: of float an error of at most `limit`, in 16 bits of `factor` times the
+ * rounding's. */
+template <class T>
+void expectRounded(const std::vector<double>& actual, const std::vector<double>& exact, double limit, double factor,
+                   const char* what) {
+  if (sizeof(T) == 4) return expectClose(actual, exact, limit, what);
+  std::vector<double> naive = exact;
+  for (double& v : naive) v = rounded<T>(v);
+  expectNoWorse(actual, exact, naive, factor, what);
+}
+
 /** Memory of exactly `bytes` at a multiple of 256 (plus `skip`), with canaries around it that its destructor looks at.
  */
 class Memory {

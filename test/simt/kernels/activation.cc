@@ -45,12 +45,7 @@ double exact(QuickGeluGrad<T>, double x, double dy) {
 /** `each`: the error of an element relative to itself, where nothing cancels. */
 template <class T>
 void expect(const Values& actual, const Values& wanted, double each, const char* what) {
-  Values naive = wanted;
-  for (double& v : naive) v = rounded<T>(v);
-  if (sizeof(T) == 4)
-    expectClose(actual, wanted, 1e-5, what);
-  else
-    expectNoWorse(actual, wanted, naive, 2, what);
+  expectRounded<T>(actual, wanted, 1e-5, 2, what);
   const double unit = std::is_same_v<T, float> ? each : std::is_same_v<T, bf16> ? 0x1.03p-8 : 0x1.03p-11;
   const double least = std::is_same_v<T, f16> ? 0x1p-24 : 1e-35;
   for (size_t i = 0; i < wanted.size(); ++i)
@@ -80,10 +75,7 @@ void single(size_t count) {
   check(map(Op(), in, y.data(), static_cast<unsigned>(count), nullptr));
   // The slopes cross zero, where only the error beside their terms is small.
   if constexpr (Op::kInputs == 1) return expect<T>(y.values(), wanted, 1e-5, "y");
-  Values naive = wanted;
-  for (double& v : naive) v = rounded<T>(v);
-  if (sizeof(T) == 4) return expectClose(y.values(), wanted, 1e-5, "dx");
-  expectNoWorse(y.values(), wanted, naive, 2, "dx");
+  expectRounded<T>(y.values(), wanted, 1e-5, 2, "dx");
 }
 
 template <class T>
@@ -103,10 +95,7 @@ void gated(unsigned rows, unsigned width) {
       slopes[at + width] = d * a * (cdf(b) + b * pdf(b));
     }
   expect<T>(y.values(), wanted, 1e-5, "y");
-  Values naive = slopes;
-  for (double& v : naive) v = rounded<T>(v);
-  if (sizeof(T) == 4) return expectClose(dx.values(), slopes, 1e-5, "dx");
-  expectNoWorse(dx.values(), slopes, naive, 2, "dx");
+  expectRounded<T>(dx.values(), slopes, 1e-5, 2, "dx");
 }
 
 /** What lies beyond all numbers. */
