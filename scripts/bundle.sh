@@ -3,11 +3,16 @@
 #
 # test: every kernel's cases against float64 (kernels.jsonl), every operator as a program and its gradient in 32 and 16 bits,
 # small networks in 16 (ops.log, half.log, mixed.log), reference networks (parity.log), and, where compute-sanitizer is
-# installed, a small sweep under each of its tools (sanitizer.log). bench: kernels beside PyTorch where python3 has it (bench.jsonl, bench.md). Ends with a short table in
-# OUTDIR/summary.txt, and with 1 where anything failed.
+# installed, a small sweep under each of its tools (sanitizer.log). bench: kernels beside PyTorch where python3 has it
+# (bench.jsonl, bench.md). Ends with a short table in OUTDIR/summary.txt, and with 1 where anything failed; where no GPU can
+# be used it says why, and ends with 3.
 set -uo pipefail
 usage='usage: bash run.sh test|bench|all OUTDIR'
 what=${1:?$usage}
+case $what in
+  test | bench | all) ;;
+  *) echo "$usage" >&2; exit 2 ;;
+esac
 mkdir -p "${2:?$usage}" && out=$(cd "$2" && pwd)
 cd "$(dirname "$0")" || exit 1
 summary=$out/summary.txt
@@ -55,10 +60,12 @@ bench() {
   judge bench $? "$(grep -c '"kernel"' "$out/bench.jsonl") operators, see bench.md"
 }
 
-case $what in
-  test) tests ;;
-  bench) bench ;;
-  all) tests; bench ;;
-  *) echo "$usage" >&2; exit 2 ;;
-esac
+# Why no program can run on a GPU here, or nothing.
+why=$(./node --input-type=module -e "import { cudaState } from './lib/runtime/cuda.js'; console.log(cudaState().reason)" 2>&1)
+if [ -n "$why" ]; then
+  note device "$why"
+  exit 3
+fi
+[ "$what" = bench ] || tests
+[ "$what" = test ] || bench
 exit $status
