@@ -52,6 +52,7 @@ bool codeOf(const std::string& op, ChainCode& code) {
 /** The node's code for the kernel. Nothing in it is trusted: operators, arguments and the stack's depth are checked. */
 ChainProgram programOf(const NodeSpec& node) {
   ChainProgram program = {};
+  program.rounds = node.flag("rounds");
   const std::vector<double>& numbers = node.list("numbers");
   const std::vector<int64_t> code = node.integers("code");
   const auto need = [&](bool fine) {
@@ -104,6 +105,8 @@ Bound bindChain(const NodeSpec& node) {
   }
   if (y.dtype != DType::f32 && y.dtype != narrowest) refuse(node, "ERR_DTYPE", "mixes dtypes");
   tensors.yWide = y.dtype == DType::f32;
+  const bool mixed = tensors.yWide || std::count(tensors.wide, tensors.wide + tensors.count, true) > 0;
+  if (program.rounds && mixed) refuse(node, "ERR_DTYPE", "rounds to a dtype that not all its operands have");
   return onFloat(narrowest, node, [&](auto tag) -> Bound {
     if (narrow(node, y.size()) == 0) return nothing();
     Layout<kChainInputs> layout;

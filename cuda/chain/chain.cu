@@ -1,9 +1,9 @@
 // Trees of elementwise operators: a stack machine of four vectors in registers. A thread has a vector of 16 bytes of T,
 // or one element where rows are no whole number of vectors; it reads that of all inputs first, so that they are on
 // their way together, and then runs the program, whose branches all threads take alike. Each input is read once and the
-// result written once, which is the limit: a step costs a vector V operations, about 8 to find out which, and 2 V moves
-// down the stack if it takes two values. With 16-bit vectors ten steps of arithmetic stay under the time of two reads
-// and a write on an H100. Arithmetic is float32, values between steps are not rounded to T.
+// result written once, which is the limit: a step costs a vector V operations, about 8 to find out which, 2 V moves
+// down the stack if it takes two values, and 2 V where it is rounded. With 16-bit vectors eight steps of arithmetic
+// stay under the time of two reads and a write on an H100. Arithmetic is float32.
 //
 // Offsets are found as in map.h's broadcastKernel, and for the same reason nothing is marked __restrict__.
 #include "chain/chain.h"
@@ -170,10 +170,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll 1
   for (int i = 0; i < program.steps; ++i) {
     const ChainProgram::Step step = program.step[i];
-    if (step.code == ChainCode::kNumber) {
-      stack.push();
-      stack.unary([&](float) { return program.numbers[step.argument]; });
-    } else if (step.code == ChainCode::kInput) {
+    if (step.code == ChainCode::kInput) {
       stack.push();
 #pragma unroll
       for (int k = 0; k < kChainInputs; ++k) {
@@ -183,9 +180,15 @@ __global__ void __launch_bounds__(kThreads)
           stack.at[0][v] = step.argument == k ? value : stack.at[0][v];
         }
       }
+      continue;
+    }
+    if (step.code == ChainCode::kNumber) {
+      stack.push();
+      stack.unary([&](float) { return program.numbers[step.argument]; });
     } else {
       run(step.code, stack, program.numbers + step.argument);
     }
+    if (program.rounds) stack.unary([](float v) { return toFloat(fromFloat<T>(v)); });
   }
   const size_t at = static_cast<size_t>(vector) * V;
   if (tensors.yWide)

@@ -47,6 +47,7 @@ struct ChainProgram {
   } step[kChainSteps];
   int steps;
   float numbers[kChainNumbers];
+  bool rounds;  // each step's value to T, as it would be between nodes; no tensor is wide then
 };
 
 /** Inputs and result. Where it is `wide`, one of a chain of 16-bit floats is float. */

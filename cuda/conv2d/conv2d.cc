@@ -135,20 +135,23 @@ Bound bindConv2dGradWeight(const NodeSpec& node) {
   const auto kernel = node.integers("kernel");
   const ConvShape s = shapeOf(node, x.shape, dy.shape, kernel[0], kernel[1]);
   if (dw.size() == 0) return nothing();
-  return onFloat(dw.dtype, node, [&](auto tag) -> Bound {
+  Epilogue epilogue = {};
+  epilogue.toFloat = dw.dtype == DType::f32 && x.dtype != DType::f32;
+  if (dw.dtype != x.dtype && !epilogue.toFloat) refuse(node, "ERR_DTYPE", "mixes dtypes");
+  return onFloat(x.dtype, node, [&](auto tag) -> Bound {
     using T = decltype(tag);
     if (isProduct(s)) {
       const int c = s.channels, o = s.outputs;
       const GemmShape shape = {1, o, c, pixelsOf(s), true, false, o, c, c, 0, 0, 0, s.tf32};
       const auto run = [=](const Args& a) {  // dy is the left operand
         return gemm<T>(shape, a.in[1].as<const T>(), a.in[0].as<const T>(), nullptr, a.out[0].as<T>(), a.scratch,
-                       a.stream);
+                       a.stream, epilogue);
       };
       return {run, gemmScratch<T>(shape)};
     }
     const auto run = [=](const Args& a) {
-      return conv2dGradWeight<T>(s, a.in[0].as<const T>(), a.in[1].as<const T>(), a.out[0].as<T>(), a.scratch,
-                                 a.stream);
+      return conv2dGradWeight<T>(s, a.in[0].as<const T>(), a.in[1].as<const T>(), a.out[0].as<T>(), a.scratch, a.stream,
+                                 epilogue.toFloat);
     };
     return {run, conv2dGradWeightScratch<T>(s)};
   });

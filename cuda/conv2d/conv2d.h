@@ -45,9 +45,9 @@ cudaError_t conv2dForward(const ConvShape& shape, const T* x, const T* packed, c
 template <class T>
 cudaError_t conv2dGradInput(const ConvShape& shape, const T* dy, const T* packed, T* dx, std::byte* scratch,
                             cudaStream_t stream, const Epilogue& epilogue = {});
-/** dw [O, C, kh, kw] from x and dy. */
+/** dw [O, C, kh, kw] from x and dy, rounded to T, and written as float where `toFloat` says so. */
 template <class T>
 cudaError_t conv2dGradWeight(const ConvShape& shape, const T* x, const T* dy, T* dw, std::byte* scratch,
-                             cudaStream_t stream);
+                             cudaStream_t stream, bool toFloat = false);
 
 }  // namespace refl::cuda

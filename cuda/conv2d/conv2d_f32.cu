@@ -333,7 +333,7 @@ cudaError_t conv2dGradInput<float>(const ConvShape& s, const float* dy, const fl
 
 template <>
 cudaError_t conv2dGradWeight<float>(const ConvShape& s, const float* x, const float* dy, float* dw, std::byte* scratch,
-                                    cudaStream_t stream) {
+                                    cudaStream_t stream, bool) {
   const Plan plan = planOfWeight(s);
   const int taps = s.kernelHeight * s.kernelWidth, columns = taps * s.channels;
   const bool direct = plan.splits == 1 && !turned(s);

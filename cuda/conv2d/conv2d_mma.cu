@@ -217,7 +217,7 @@ struct GradWeight {
 template <class T>
 __global__ void __launch_bounds__(kSumThreads)
     sumWeightsKernel(const float* __restrict__ partial, int64_t partialSize, int splits, int pitch, int outputs,
-                     int channels, int taps, T* __restrict__ dw) {
+                     int channels, int taps, bool toFloat, T* __restrict__ dw) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kSumThreads + threadIdx.x;
   const int perOutput = channels * taps;
   const int output = static_cast<int>(i / perOutput), at = static_cast<int>(i % perOutput);
@@ -225,7 +225,11 @@ __global__ void __launch_bounds__(kSumThreads)
   const float* from = partial + static_cast<int64_t>(output) * pitch + at % taps * channels + at / taps;
   float sum = 0;
   for (int split = 0; split < splits; ++split) sum += from[split * partialSize];
-  dw[i] = fromFloat<T>(sum);
+  const T result = fromFloat<T>(sum);
+  if (toFloat)
+    reinterpret_cast<float*>(dw)[i] = simt::toFloat(result);
+  else
+    dw[i] = result;
 }
 
 template <class T>
@@ -323,7 +327,7 @@ cudaError_t conv2dGradInputMma(const ConvShape& s, const MmaPlan& plan, const T*
 
 template <class T>
 cudaError_t conv2dGradWeightMma(const ConvShape& s, const MmaPlan& plan, const T* x, const T* dy, T* dw,
-                                std::byte* scratch, cudaStream_t stream) {
+                                std::byte* scratch, cudaStream_t stream, bool toFloat) {
   const MmaSize size = mmaSizeOfGradWeight(s);
   if (size.rows * size.columns == 0) return cudaSuccess;
   const Patches<T> patches = patchesOf(s, x);
@@ -334,7 +338,7 @@ cudaError_t conv2dGradWeightMma(const ConvShape& s, const MmaPlan& plan, const T
   if (error != cudaSuccess) return error;
   const auto blocks = static_cast<unsigned>(ceilDiv(size.rows * size.columns, kSumThreads));
   return launch<sumWeightsKernel<T>>({blocks, kSumThreads, 0, stream}, output.partial, output.partialSize, plan.splits,
-                                     output.pitch, s.outputs, s.channels, s.kernelHeight * s.kernelWidth, dw);
+                                     output.pitch, s.outputs, s.channels, s.kernelHeight * s.kernelWidth, toFloat, dw);
 }
 
 namespace {
@@ -368,8 +372,8 @@ cudaError_t conv2dGradInput(const ConvShape& shape, const T* dy, const T* packed
 }
 template <class T>
 cudaError_t conv2dGradWeight(const ConvShape& shape, const T* x, const T* dy, T* dw, std::byte* scratch,
-                             cudaStream_t stream) {
-  return conv2dGradWeightMma(shape, planMma(mmaSizeOfGradWeight(shape)), x, dy, dw, scratch, stream);
+                             cudaStream_t stream, bool toFloat) {
+  return conv2dGradWeightMma(shape, planMma(mmaSizeOfGradWeight(shape)), x, dy, dw, scratch, stream, toFloat);
 }
 
 #define REFL_CONV2D_MMA(T)                                                                                         \
@@ -378,7 +382,7 @@ cudaError_t conv2dGradWeight(const ConvShape& shape, const T* x, const T* dy, T*
   template cudaError_t conv2dGradInputMma(const ConvShape&, const MmaPlan&, const T*, const T*, T*, std::byte*,    \
                                           cudaStream_t, const Epilogue&);                                          \
   template cudaError_t conv2dGradWeightMma(const ConvShape&, const MmaPlan&, const T*, const T*, T*, std::byte*,   \
-                                           cudaStream_t);                                                          \
+                                           cudaStream_t, bool);                                                    \
   template size_t conv2dScratch<T>(const ConvShape&);                                                              \
   template size_t conv2dGradInputScratch<T>(const ConvShape&);                                                     \
   template size_t conv2dGradWeightScratch<T>(const ConvShape&);                                                    \
@@ -386,7 +390,7 @@ cudaError_t conv2dGradWeight(const ConvShape& shape, const T* x, const T* dy, T*
                                      const Epilogue&);                                                             \
   template cudaError_t conv2dGradInput(const ConvShape&, const T*, const T*, T*, std::byte*, cudaStream_t,         \
                                        const Epilogue&);                                                           \
-  template cudaError_t conv2dGradWeight(const ConvShape&, const T*, const T*, T*, std::byte*, cudaStream_t);
+  template cudaError_t conv2dGradWeight(const ConvShape&, const T*, const T*, T*, std::byte*, cudaStream_t, bool);
 REFL_CONV2D_MMA(bf16)
 REFL_CONV2D_MMA(f16)
 

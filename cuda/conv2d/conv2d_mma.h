@@ -18,6 +18,6 @@ cudaError_t conv2dGradInputMma(const ConvShape& shape, const MmaPlan& plan, cons
                                std::byte* scratch, cudaStream_t stream, const Epilogue& epilogue = {});
 template <class T>
 cudaError_t conv2dGradWeightMma(const ConvShape& shape, const MmaPlan& plan, const T* x, const T* dy, T* dw,
-                                std::byte* scratch, cudaStream_t stream);
+                                std::byte* scratch, cudaStream_t stream, bool toFloat = false);
 
 }  // namespace refl::cuda

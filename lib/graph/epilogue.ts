@@ -20,7 +20,8 @@ interface Finished {
 
 /**
  * The graph with what follows a product made part of it: operators of one value (activations and their gradients, scales),
- * those that take a second one from a tensor (residuals, a shift of each image), and last a cast to float32. The product then
+ * those that take a second one from a tensor (residuals, a shift of each image), and last a cast to float32, which gradients
+ * of convolutions' weights take too (`widens` in ops.json). The product then
  * writes its result once, finished, with the bits that separate nodes would give, in 16 bits too. An operator joins where
  * nobody else reads what it reads of the product. Where its other operand is computed later, the product has to wait for it.
  * Attributes of a finished product are its own and `code`: pairs of an operator, by its place in ops.json, and the number
@@ -33,7 +34,7 @@ export function finishProducts(graph: Graph): Graph {
   const found = new Map<Node, Finished>();
   // The latest first: where an operator reads two products, it is the second that need not wait.
   for (const node of [...usage.nodes].reverse()) {
-    if (opTable[node.op].group?.includes('operand')) addFinished(node, usage, found);
+    if (takesSteps(node) || opTable[node.op].widens) addFinished(node, usage, found);
   }
   return rebuilt(graph, usage, (node, now) => {
     const finished = found.get(node);
@@ -42,13 +43,15 @@ export function finishProducts(graph: Graph): Graph {
     const { shape } = product.outputs[0];
     const made = asLayer(product.layer, () => {
       const inputs = [...product.inputs, ...operands].map((t) => t && now(t));
-      const attrs = { ...product.attrs, code, numbers };
+      const attrs = code.length > 0 ? { ...product.attrs, code, numbers } : product.attrs;
       const [result] = new Node(product.op, inputs, attrs, [{ shape, dtype: y.dtype }]).outputs;
       return sameShape(shape, y.shape) ? result : emit1('reshape', [result], { shape: y.shape });
     });
     return [y, made];
   });
 }
+
+const takesSteps = ({ op }: Node): boolean => !!opTable[op].group?.includes('operand');
 
 function addFinished(product: Node, usage: Usage, found: Map<Node, Finished>): void {
   const [result] = product.outputs;
@@ -78,11 +81,12 @@ function addFinished(product: Node, usage: Usage, found: Map<Node, Finished>): v
 }
 
 /** Adds `node`, which reads the value `t` of a product's `result`; false where the product cannot do it. */
-function addStep({ code, numbers, operands }: Finished, node: Node, t: Tensor, result: Tensor): boolean {
+function addStep({ product, code, numbers, operands }: Finished, node: Node, t: Tensor, result: Tensor): boolean {
   const row = opTable[node.op];
   const y = node.outputs[0];
   if (t.dtype !== result.dtype) return false;
   if (node.op === 'cast') return isHalf(t.dtype) && y.dtype === 'f32';
+  if (!takesSteps(product)) return false;
   const at = node.inputs.indexOf(t);
   if (!row.finishes?.includes(inputName(row, at)) || code.length === 2 * MOST_STEPS || !sameShape(t.shape, y.shape))
     return false;

@@ -24,8 +24,8 @@ const isApplied = (e: Expression): e is Applied => typeof e === 'object' && 'arg
 
 /**
  * The graph as devices run it: products finish their results ({@link finishProducts}), and trees of the elementwise operators
- * that are left become chains. In float32 and float64 on the CPU results are the same bits; in 16 bits values within a
- * chain are not rounded.
+ * that are left become chains. Results are the bits of the graph as traced, in 16 bits too: which operators could join is
+ * nothing that a caller should see in the numbers.
  */
 export const fuse = (graph: Graph): Graph => joinChains(finishProducts(graph));
 
@@ -43,7 +43,9 @@ function joinChains(graph: Graph): Graph {
     if (!e?.args.some((arg) => typeof arg === 'number' || isApplied(arg))) return undefined;
     const { code, numbers, inputs } = encode(e);
     const [y] = node.outputs;
-    return [y, asLayer(node.layer, () => emit1('chain', inputs.map(now), { code, numbers, dtype: y.dtype }))];
+    // A cast at the end is of float32: see inlined().
+    const attrs = { code, numbers, dtype: y.dtype, rounds: node.op !== 'cast' && isHalf(y.dtype) };
+    return [y, asLayer(node.layer, () => emit1('chain', inputs.map(now), attrs))];
   });
 }
 
@@ -76,7 +78,7 @@ function inlined(t: Tensor, node: Node, usage: Usage, trees: ReadonlyMap<Node, A
   const e = trees.get(producer);
   if (!e || !usage.soleReader(t)) return undefined;
   if (!sameShape(t.shape, node.outputs[0].shape)) return undefined;
-  // Casts round where a chain reads or writes: a cast of 16-bit arithmetic would show that it was not rounded.
+  // A chain computes in one dtype, and casts as it reads and writes.
   const casts = [node, producer].filter(({ op }) => op === 'cast').length;
   if (casts === 2 || (casts === 1 && isHalf(t.dtype))) return undefined;
   return usage.mayWait(t, tensorsOf(e), node) ? e : undefined;

@@ -19,6 +19,8 @@ export interface OpRow {
   readonly chains?: boolean;
   /** Inputs (by name) that {@link fuse} may take from a product, which then does this operator before it writes. */
   readonly finishes?: readonly string[];
+  /** True where {@link fuse} may make a cast of its 16-bit result to float32 part of it, as it may with products that finish. */
+  readonly widens?: boolean;
   /** Group members (by name) that the operator overwrites: persistent buffers, never arena tensors. */
   readonly writes?: readonly string[];
   /** True where the output is the input's bytes under another shape. */

@@ -3,8 +3,9 @@
 // level cache holds, so only the inputs and the result travel from and to memory. Operands that have the result's shape
 // are read where they lie; others are spread, and 16-bit floats widened, as they are pushed.
 //
-// Arithmetic is float32, or float64 where the result is. The steps are the functions of the operators' own kernels,
-// each with its loop, so a chain gives the bits that its nodes would.
+// Arithmetic is float32, or float64 where the result is; where `rounds` says so, each step is rounded to the tensors'
+// 16 bits. The steps are the functions of the operators' own kernels, each with its loop, so a chain gives the bits
+// that its nodes would.
 #include <vector>
 
 #include "cpu/map.h"
@@ -33,11 +34,16 @@ template <class T>
 class Chain {
  public:
   explicit Chain(const NodeSpec& node)
-      : numbers_(node.list("numbers")), walk_(node.outputs[0].shape, operands(node)), dtype_(node.outputs[0].dtype) {
+      : numbers_(node.list("numbers")),
+        walk_(node.outputs[0].shape, operands(node)),
+        dtype_(node.outputs[0].dtype),
+        rounded_(node.flag("rounds") ? dtype_ : kOwn) {
     for (const Operand& x : node.inputs) {
       inputs_.push_back({x.dtype, x.dtype == kOwn && x.size() == node.outputs[0].size()});
       if (std::is_same_v<T, double> != (x.dtype == DType::f64) || x.dtype == DType::i32 || x.dtype == DType::u8)
         refuse(node, "ERR_DTYPE", "mixes dtypes");
+      if (isHalf(rounded_) && x.dtype != rounded_)
+        refuse(node, "ERR_DTYPE", "rounds to a dtype that not all its operands have");
     }
     parse(node);
   }
@@ -115,12 +121,14 @@ class Chain {
       if (step.kind == Step<T>::kNumber) {
         top++;
         std::fill_n(slots[top], n, static_cast<T>(*step.numbers));
+        roundTo(rounded_, slots[top], n);
         stack[top] = slots[top];
         continue;
       }
       if (step.kind == Step<T>::kBinary) top--;
       T* to = y && &step == &steps_.back() ? y : slots[top];
       step.run(stack[top], stack[std::min(top + 1, kMostDepth - 1)], to, n, step.numbers);
+      roundTo(rounded_, to, n);
       stack[top] = to;
     }
     if (dtype_ == DType::bf16) round(stack[0], n, args.out[0].as<BFloat16>() + at);
@@ -154,7 +162,7 @@ class Chain {
 
   std::vector<double> numbers_;
   Walk<kMostInputs> walk_;
-  DType dtype_;
+  DType dtype_, rounded_;  // of the result; that of each step where it has 16 bits
   std::vector<Input> inputs_;
   std::vector<Step<T>> steps_;
 };

@@ -341,11 +341,20 @@ Bound bindConv2dGradWeight(const NodeSpec& node) {
   const Conv conv = convOf(node, node.inputs[0].shape, node.inputs[1].shape, kernel[0], kernel[1]);
   const Winograd winograd{conv.batch,    conv.height,      conv.width, conv.channels, conv.outHeight,
                           conv.outWidth, conv.outChannels, conv.top,   conv.left,     false};
-  if (node.outputs[0].dtype == DType::f32 && conv.strideY == 1 && conv.strideX == 1 &&
-      winograd.pays(conv.kernelHeight, conv.kernelWidth, false)) {
-    return bindWinogradGradWeight(winograd);
-  }
-  return onFloat(node.outputs[0].dtype, node, [&](auto tag) { return bindGradWeight<decltype(tag)>(conv); });
+  const bool transforms = node.outputs[0].dtype == DType::f32 && conv.strideY == 1 && conv.strideX == 1 &&
+                          winograd.pays(conv.kernelHeight, conv.kernelWidth, false);
+  Bound bound =
+      transforms ? bindWinogradGradWeight(winograd)
+                 : onFloat(node.outputs[0].dtype, node, [&](auto tag) { return bindGradWeight<decltype(tag)>(conv); });
+  if (node.rounded == DType::f32) return bound;
+  // Of operands in 16 bits, the result may be wanted in float32: it is what those bits could hold.
+  return {[run = std::move(bound.run), rounded = node.rounded](const Args& args) {
+            run(args);
+            parallelFor(args.out[0].size(), 1 << 14, [&](int64_t begin, int64_t end) {
+              roundTo(rounded, args.out[0].as<float>() + begin, end - begin);
+            });
+          },
+          bound.scratch};
 }
 
 }  // namespace refl::REFL_ISA

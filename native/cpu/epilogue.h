@@ -7,7 +7,6 @@
 #include "cpu/steps.h"
 #include "cpu/support.h"
 #include "exec/epilogue.h"
-#include "exec/half.h"
 
 namespace refl::REFL_ISA {
 
@@ -33,7 +32,7 @@ class Epilogue {
   // Takes `count` elements from y on, which lie in one row of out[0], through all steps.
   void finish(const Args& args, T* y, int64_t count) const {
     const int64_t at = y - args.out[0].as<T>();
-    round(y, count);
+    roundTo(rounded_, y, count);
     for (const Step& step : steps_) {
       const T* x = y;
       if (step.input) {
@@ -41,22 +40,11 @@ class Epilogue {
         x = operand.as<T>() + at / columns_ / step.every * columns_ + at % columns_;
       }
       step.run(step.valueSecond ? x : y, step.valueSecond ? y : x, y, count, step.numbers.data());
-      round(y, count);
+      roundTo(rounded_, y, count);
     }
   }
 
  private:
-  // As nodes between which values are kept in 16 bits would.
-  void round(T* y, int64_t count) const {
-    if (rounded_ == DType::bf16) roundTo<BFloat16>(y, count);
-    if (rounded_ == DType::f16) roundTo<Float16>(y, count);
-  }
-
-  template <class Half>
-  static void roundTo(T* y, int64_t count) {
-    for (int64_t i = 0; i < count; i++) y[i] = Half(static_cast<float>(y[i]));
-  }
-
   struct Step {
     size_t input;
     int64_t every;
@@ -65,7 +53,7 @@ class Epilogue {
     StepFn<T> run;
   };
   int64_t columns_;
-  DType rounded_;
+  DType rounded_;  // as nodes between which values are kept in 16 bits would
   std::vector<Step> steps_;
 };
 

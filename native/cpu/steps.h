@@ -7,6 +7,8 @@
 
 #include "cpu/activation.h"
 #include "cpu/elementwise.h"
+#include "exec/half.h"
+#include "exec/tensor.h"
 
 namespace refl::REFL_ISA {
 
@@ -34,6 +36,18 @@ void binary(const T* a, const T* b, T* y, int64_t n, const double* numbers) {
   const Op op = make<Op>(numbers);
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) y[i] = op(a[i], b[i]);
+}
+
+template <class Half, class T>
+void roundAs(T* y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = Half(static_cast<float>(y[i]));
+}
+
+// Rounds values to a 16-bit dtype and leaves them where they are; does nothing for any other.
+template <class T>
+void roundTo(DType dtype, T* y, int64_t n) {
+  if (dtype == DType::bf16) roundAs<BFloat16>(y, n);
+  if (dtype == DType::f16) roundAs<Float16>(y, n);
 }
 
 // The step of an operator whose attributes are `numbers`; null where there is none.

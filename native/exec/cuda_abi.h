@@ -1,10 +1,10 @@
 #pragma once
 // What the addon and the CUDA library, which it opens at run time, agree on: plain C, so that the two may come from
-// different compilers. The number changes with anything below. A function that may fail returns whether it succeeded
-// and describes its failure in the last argument; none throws.
+// different compilers. The number changes with anything below, and with what ops.json says of nodes. A function that
+// may fail returns whether it succeeded and describes its failure in the last argument; none throws.
 #include <stddef.h>
 #include <stdint.h>
-#define REFL_CUDA_ABI 3
+#define REFL_CUDA_ABI 4
 
 extern "C" {
 

@@ -6,7 +6,7 @@ import { grad } from '../../lib/graph/grad.ts';
 import { gelu, silu } from '../../lib/graph/ops/activation.ts';
 import { l2Normalize } from '../../lib/graph/ops/compose.ts';
 import { conv2d } from '../../lib/graph/ops/conv2d.ts';
-import { abs, add, affine, cast, clamp, div, exp, mul, neg, square, sub } from '../../lib/graph/ops/elementwise.ts';
+import { add, affine, cast, mul, neg, square, sub } from '../../lib/graph/ops/elementwise.ts';
 import { reshape } from '../../lib/graph/ops/layout.ts';
 import { linear, matmul } from '../../lib/graph/ops/matmul.ts';
 import { ema } from '../../lib/graph/ops/optim.ts';
@@ -15,9 +15,7 @@ import { type Graph, lower } from '../../lib/graph/program.ts';
 import { opTable } from '../../lib/graph/table.ts';
 import { input, parameterLeaf, scope, type Tensor } from '../../lib/graph/tensor.ts';
 import { openDevice } from '../../lib/runtime/index.ts';
-import { sameBits } from '../support/assert.ts';
-import { uniforms, valuesOf } from '../support/opcase.ts';
-import { random } from '../support/random.ts';
+import { randomGraph, sameAsUnfused } from '../support/graphs.ts';
 import { simulate } from '../support/simulate.ts';
 
 const device = await openDevice('cpu');
@@ -27,68 +25,25 @@ const opsOf = (graph: Graph): string[] => lower(fuse(graph)).nodes.map(({ op }) 
 const x = input('x', [6, 35]);
 const z = input('z', [6, 35]);
 
-/** Square weights by their width. */
-const weights = Object.fromEntries([1, 35].map((width) => [width, input(`w${width}`, [width, width])]));
-
-/** A random graph of elementwise operators and a few products over tensors of a few shapes that broadcast to one another. */
-function randomGraph(seed: number): Graph {
-  const { int, pick, next } = random(seed);
-  const pool = [[6, 35], [6, 1], [35], [], [2, 6, 35]].map((shape, i) => input(`i${i}`, shape));
-  const any = (): Tensor => (next() < 0.7 ? pool[int(Math.max(0, pool.length - 3), pool.length - 1)] : pick(pool));
-  const makers: ((t: Tensor) => Tensor)[] = [
-    (t) => add(t, any()),
-    (t) => sub(any(), t),
-    (t) => mul(t, any()),
-    (t) => div(t, affine(abs(any()), 1, 2)),
-    (t) => mul(t, t),
-    (t) => neg(t),
-    (t) => square(clamp(t, -2, 2)),
-    (t) => exp(clamp(t, -2, 1)),
-    (t) => affine(t, 0.75, -0.25),
-    (t) => add(t, 0.5),
-    (t) => silu(t),
-    (t) => sum(t, [-1], true),
-    (t) => cast(neg(cast(t, 'bf16')), 'f32'),
-    (t) => reshape(reshape(t, [t.size]), t.shape),
-    (t) => linear(t, weights[t.shape.at(-1)!]),
-    (t) => gelu(add(linear(t, weights[t.shape.at(-1)!]), any())),
-  ];
-  // No 16-bit arithmetic: the CPU has none to compare with.
-  const usable = makers.filter((_, i) => i !== 12).concat((t) => cast(cast(t, 'bf16'), 'f32'));
-  for (let i = int(1, 40); i > 0; i--) {
-    const t = any();
-    if (t.rank > 0) pool.push(pick(usable)(t));
-  }
-  const outputs = Object.fromEntries(Array.from({ length: int(1, 5) }, (_, i) => [`out${i}`, any()]));
-  const computed = pool.filter((t) => !t.node.leaf);
-  const taps = Object.fromEntries(Array.from({ length: int(0, 2) }, (_, i) => [`tap${i}`, pick(computed)]));
-  return { outputs, taps: computed.length ? taps : {} };
+for (const [dtype, seeds] of [
+  ['f32', 150],
+  ['bf16', 50],
+  ['f16', 50],
+] as const) {
+  test(`fused programs of random graphs in ${dtype} give the bits of unfused ones, and are valid`, async () => {
+    let before = 0;
+    let after = 0;
+    for (let seed = 0; seed < seeds; seed++) {
+      const graph = randomGraph(seed, dtype);
+      const fused = fuse(graph);
+      simulate(fused, lower(fused));
+      before += lower(graph).nodes.length;
+      after += lower(fused).nodes.length;
+      await sameAsUnfused(device, graph, seed);
+    }
+    assert.ok(after < 0.8 * before, `${after} nodes of ${before}`);
+  });
 }
-
-test('fused programs of random graphs give the bits of unfused ones, and are valid', async () => {
-  let before = 0;
-  let after = 0;
-  for (let seed = 0; seed < 150; seed++) {
-    const graph = randomGraph(seed);
-    const fused = fuse(graph);
-    simulate(fused, lower(fused));
-    before += lower(graph).nodes.length;
-    after += lower(fused).nodes.length;
-    const next = uniforms(seed);
-    const values = Object.fromEntries(
-      lower(graph).feeds.map(({ name, tensor }) => [
-        name,
-        valuesOf({ shape: [...lower(graph).tensors[tensor].shape] }, 'f32', next),
-      ]),
-    );
-    const [plain, planned] = [await device.compile(graph, { plan: false }), await device.compile(graph)];
-    const [expected, actual] = [await plain.run(values), await planned.run(values)];
-    for (const name of Object.keys(graph.outputs)) sameBits(actual[name], expected[name], `seed ${seed}, ${name}`);
-    plain.dispose();
-    planned.dispose();
-  }
-  assert.ok(after < 0.8 * before, `${after} nodes of ${before}`);
-});
 
 test('a chain takes as many bytes as what it replaces, at the most', () => {
   for (let seed = 0; seed < 300; seed++) {
@@ -123,8 +78,11 @@ test('what is smaller than the result is computed once, before', () => {
   assert.equal(opsOf({ outputs: { y: add(x, square(neg(row))) } }), ['chain', 'add']);
 });
 
-test('16-bit arithmetic rounds where the graph casts it', () => {
+test('a chain computes in one dtype, and in 16 bits rounds each step', () => {
   const half = input('half', [8], 'bf16');
+  const roundsOf = (y: Tensor): unknown => lower(fuse({ outputs: { y } })).nodes.map(({ attrs }) => attrs[3]?.[0]);
+  assert.equal(roundsOf(add(neg(half), 1)), [1]);
+  assert.equal(roundsOf(cast(neg(cast(half, 'f32')), 'bf16')), [0]);
   assert.equal(opsOf({ outputs: { y: affine(cast(add(half, half), 'f32'), 2) } }), ['add', 'chain']);
   assert.equal(opsOf({ outputs: { y: neg(cast(input('w', [8]), 'bf16')) } }), ['cast', 'neg']);
   assert.equal(opsOf({ outputs: { y: cast(cast(half, 'f32'), 'f16') } }), ['cast', 'cast']);
@@ -176,6 +134,17 @@ test('a product of 16 bits is written as float32 where it is cast, which ends wh
   assert.is(lower(fuse({ outputs: { wide } })).tensors.at(-1)!.dtype, 'f32');
   assert.equal(opsOf({ outputs: { y: mul(wide, z) } }), ['linear', 'mul']);
   assert.equal(opsOf({ outputs: { y: cast(linear(x, w), 'bf16') } }), ['linear', 'cast']);
+});
+
+test('the gradient of a convolution of 16 bits by its weight is written as float32 where it is cast, and finishes nothing else', () => {
+  const [image, kernel] = [input('image', [1, 5, 5, 3]), input('kernel', [8, 3, 3, 3])];
+  const product = conv2d(cast(image, 'bf16'), cast(kernel, 'bf16'));
+  const [dw] = grad([cast(product, 'f32')], [kernel]);
+  const { nodes, tensors } = lower(fuse({ outputs: { dw } }));
+  assert.is(nodes.at(-1)!.op, 'conv2dGradWeight');
+  assert.is(tensors[nodes.at(-1)!.outputs[0]].dtype, 'f32');
+  const [plain] = grad([conv2d(image, kernel)], [kernel]);
+  assert.is(opsOf({ outputs: { y: affine(plain, 2) } }).at(-1), 'affine');
 });
 
 test('a product stays what it is where its result is read as it was, or as a part of something larger', () => {

@@ -29,6 +29,7 @@ struct Case {
   bool yWide = false;
   int over = -1;  // the input that the result lies on
   double low = 0.5, high = 2;
+  bool rounds = false;  // after each step, whose arithmetic float32 has no rounding for
 };
 
 double stepOf(Code code, double a, double b, const float* n) {
@@ -92,11 +93,13 @@ double stepOf(Code code, double a, double b, const float* n) {
 
 bool isBinary(Code code) { return code >= Code::kAdd && code <= Code::kLeakyReluGrad; }
 
+template <class T>
 double valueOf(const Case& c, const std::vector<double>& inputs) {
   Values stack;
+  const auto held = [&](double v) { return c.rounds ? rounded<T>(v) : v; };
   for (const auto& [code, argument] : c.code) {
     if (code == Code::kInput || code == Code::kNumber) {
-      stack.push_back(code == Code::kInput ? inputs[argument] : c.numbers[argument]);
+      stack.push_back(code == Code::kInput ? inputs[argument] : held(c.numbers[argument]));
       continue;
     }
     const double b = stack.back();
@@ -106,7 +109,7 @@ double valueOf(const Case& c, const std::vector<double>& inputs) {
       a = stack.back();
       stack.pop_back();
     }
-    stack.push_back(stepOf(code, a, b, c.numbers.data() + argument));
+    stack.push_back(held(stepOf(code, a, b, c.numbers.data() + argument)));
   }
   return stack.at(0);
 }
@@ -135,6 +138,7 @@ void expect(const Case& c) {
   ChainProgram program = {};
   for (const auto& [code, argument] : c.code) program.step[program.steps++] = {code, static_cast<uint8_t>(argument)};
   std::copy(c.numbers.begin(), c.numbers.end(), program.numbers);
+  program.rounds = c.rounds;
 
   ChainTensors tensors = {};
   Shape shapes[kChainInputs];
@@ -163,13 +167,13 @@ void expect(const Case& c) {
   for (size_t i = 0; i < wanted.size(); ++i) {
     Values at;
     for (size_t k = 0; k < values.size(); ++k) at.push_back(values[k][placeOf(i, c.shape, shapes[k])]);
-    wanted[i] = valueOf(c, at);
+    wanted[i] = valueOf<T>(c, at);
   }
   const bool isFloat = c.yWide || std::is_same_v<T, float>;
   const double unit = isFloat ? 1e-5 : std::is_same_v<T, bf16> ? 0x1.03p-8 : 0x1.03p-11;
   const auto compare = [&](const Values& got) {
     for (size_t i = 0; i < wanted.size(); ++i)
-      if (!(std::abs(got[i] - wanted[i]) <= unit * std::abs(wanted[i]) + 2e-6))
+      if (!(std::abs(got[i] - wanted[i]) <= (c.rounds ? 0 : unit * std::abs(wanted[i]) + 2e-6)))
         fail("element %zu is %.9g and should be %.9g", i, got[i], wanted[i]);
   };
   tensors.yWide = c.yWide;
@@ -296,6 +300,17 @@ const bool added = [] {
                       yWide};
       addTypes(std::string("float among them, to ") + (yWide ? "float, " : "itself, ") + std::to_string(width), c);
     }
+  }
+  // Products, and sums of numbers of one size, of 16-bit floats are exact in float32.
+  for (const int64_t width : {37, 24}) {
+    Case c = {{in(0), in(1), step(Code::kMul), in(2), step(Code::kAdd), number(0), step(Code::kMul), in(0),
+               step(Code::kSub), step(Code::kSquare)},
+              {1.3f},
+              {{{3, width}}, {{width}}, {{3, width}}},
+              {3, width}};
+    c.rounds = true;
+    addCase("bf16 rounded between steps, " + std::to_string(width), [=] { expect<bf16>(c); });
+    addCase("f16 rounded between steps, " + std::to_string(width), [=] { expect<f16>(c); });
   }
   return true;
 }();

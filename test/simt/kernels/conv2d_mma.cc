@@ -67,7 +67,8 @@ void compare(const ConvShape& s, Pass pass, const MmaPlan* plan, size_t skip, co
   const Input<float> scratch(std::vector<double>(bytes / sizeof(float), NAN));
   std::byte* room = reinterpret_cast<std::byte*>(scratch.data());
 
-  const size_t columns = pass == kForward ? s.outputs : s.channels, resultSize = pass == kForward ? ySize : xSize;
+  const size_t columns = pass == kForward ? s.outputs : s.channels;
+  const size_t resultSize = pass == kForward ? ySize : pass == kGradInput ? xSize : weightSize(s);
   const Finisher<T> finisher(finishing, static_cast<int>(resultSize / (columns ? columns : 1)),
                              static_cast<int>(columns), skip);
   const Epilogue& epilogue = finisher.epilogue();
@@ -106,14 +107,13 @@ void compare(const ConvShape& s, Pass pass, const MmaPlan* plan, size_t skip, co
                   : conv2dGradInput<T>(s, y.data(), packed.data(), out, room, nullptr, epilogue);
     });
   } else {
-    Output<T> out(ws.size(), skip);
-    check(plan ? conv2dGradWeightMma<T>(s, *plan, x.data(), y.data(), out.data(), room, nullptr)
-               : conv2dGradWeight<T>(s, x.data(), y.data(), out.data(), room, nullptr));
     std::vector<double> sums(ws.size());
     forEach(s, [&](size_t in, size_t from, size_t weight) { sums[weight] += ys[from] * xs[in]; });
     exact = turned(s, sums, false);
-    for (const double v : exact) naive.push_back(rounded<T>(v));
-    actual = out.values();
+    finished([&](T* out) {
+      return plan ? conv2dGradWeightMma<T>(s, *plan, x.data(), y.data(), out, room, nullptr, finishing.toFloat)
+                  : conv2dGradWeight<T>(s, x.data(), y.data(), out, room, nullptr, finishing.toFloat);
+    });
   }
   for (size_t i = 0; i < actual.size(); ++i)
     if (!std::isfinite(actual[i])) fail("element %zu is %g", i, actual[i]);
@@ -220,6 +220,12 @@ const bool added = [] {
       addCase(full + ", odd channels", [=] { with(5, 7, small, 1); });
     }
   }
+  addCase("bf16, weight's gradient, to float", [=] {
+    compare<bf16>(shapeOf(1, 9, 8, 24, 20, same), kGradWeight, &parts, 0, {{}, true});
+  });
+  addCase("f16, weight's gradient, to float, misaligned", [=] {
+    compare<f16>(shapeOf(1, 5, 6, 5, 7, half), kGradWeight, nullptr, 1, {{}, true});
+  });
   addCase("f16, finished, stride 2, input's gradient", [=] {
     compare<f16>(shapeOf(2, 9, 10, 16, 24, half), kGradInput, &small, 0, {{{Code::kAdd, 1, 1}, {Code::kMul, 10}}});
   });
