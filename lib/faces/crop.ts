@@ -49,7 +49,8 @@ const bandPixels = 2 ** 20;
  * out smoothly over the outer 15% on each side, so that no edge of it shows.
  */
 export async function pasteFace(device: Device, photograph: Rgb, crop: Rgb, map: Similarity): Promise<Rgb> {
-  const pasted = Uint8Array.from(photograph.data);
+  // Copied by sharp, for a large photograph would hold the event loop.
+  const pasted = await sharpOf(photograph).raw().toBuffer();
   const region = regionOf(photograph, map, crop.width, 0);
   // Shrunk, where the photograph has fewer pixels for the face than the crop, to keep sampling from aliasing.
   const side = Math.max(1, Math.round(crop.width * Math.min(1, 1 / scaleOf(map))));

@@ -95,12 +95,26 @@ class Mlp extends Layer {
 
 /** The windows of images of `size` tokens [height, width], shifted or not. */
 export function windowsOf(size: readonly [number, number], window: number, shift: number, dtype: DType): Windows {
-  const [h, w] = size;
   const tokens = window * window;
   const index = constant(relativePositionIndex(window), [tokens * tokens], 'i32');
-  if (!shift) return { index, mask: undefined };
-  const shape = [(h / window) * (w / window), 1, tokens, tokens];
-  return { index, mask: cast(constant(shiftMask(size, window, shift), shape, 'f32'), dtype) };
+  return { index, mask: shift ? maskOf(size, window, shift, dtype) : undefined };
+}
+
+/**
+ * The mask of {@link shiftMask}, looked up: windows differ only in whether they are the last of their row, of their column, of
+ * both or of neither, and those four make up an image of two windows a side.
+ */
+function maskOf([height, width]: readonly [number, number], window: number, shift: number, dtype: DType): Tensor {
+  const [rows, columns, tokens] = [height / window, width / window, window * window];
+  const kinds = constant(shiftMask([2 * window, 2 * window], window, shift), [4, tokens * tokens], 'f32');
+  const kindOf = (w: number): number =>
+    2 * Number(Math.floor(w / columns) === rows - 1) + Number(w % columns === columns - 1);
+  const each = constant(
+    Int32Array.from({ length: rows * columns }, (_, w) => kindOf(w)),
+    [rows * columns],
+    'i32',
+  );
+  return reshape(embedding(cast(kinds, dtype), each), [rows * columns, 1, tokens, tokens]);
 }
 
 export interface SwinBlockConfig {

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { weightedSum } from '../diffusion/denoise.ts';
 import { NoiseSource, Sampling, type SamplingOptions } from '../diffusion/sampling.ts';
 import { ReflError } from '../errors.ts';
@@ -91,10 +92,8 @@ export abstract class LatentModel implements ImageModel {
       const onProgress = (fraction: number): void =>
         options.onProgress?.((done + fraction * chunk.length) / images.length);
       const size = width * height * 3;
-      const bytes = new Uint8Array(chunk.length * size);
-      for (const [i, { data }] of chunk.entries()) bytes.set(data, i * size);
       const prompts = chunk.map((_, i) => options.prompts?.[done + i] ?? options.prompt ?? '');
-      const batch: Batch = { shape: [chunk.length, height, width, 3], bytes, prompts };
+      const batch: Batch = { shape: [chunk.length, height, width, 3], bytes: await joined(chunk), prompts };
       const pixels = await this.restoreBatch(batch, { ...options, onProgress });
       for (const i of chunk.keys()) restored.push({ width, height, data: pixels.subarray(i * size, (i + 1) * size) });
     }
@@ -292,6 +291,18 @@ export abstract class LatentModel implements ImageModel {
     this.#walkers.clear();
     this.stages.dispose();
   }
+}
+
+/** Bytes of images one after another; a single one's are not copied. */
+async function joined(images: readonly Rgb[]): Promise<Uint8Array> {
+  const [{ data }] = images;
+  if (images.length === 1) return new Uint8Array(data.buffer, data.byteOffset, data.length);
+  const bytes = new Uint8Array(images.length * data.length);
+  for (const [i, image] of images.entries()) {
+    bytes.set(image.data, i * data.length);
+    await setImmediate();
+  }
+  return bytes;
 }
 
 /** Images as bytes: cut off and not rounded, as the published code of DiffBIR and OSEDiff does it. */

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import sharp, { type OverlayOptions } from 'sharp';
 import { resized } from '../image/fit.ts';
 import { type Rgb, sharpOf } from '../image/picture.ts';
@@ -11,7 +12,12 @@ export async function planTiles(picture: Rgb, size: number): Promise<Plan> {
   const { width, height } = picture;
   const canvas = await enlarge(picture, Math.max(width, size), Math.max(height, size));
   const [lefts, tops] = [starts(canvas.width, size), starts(canvas.height, size)];
-  const crops = tops.flatMap((top) => lefts.map((left) => cut(canvas, left, top, size, size)));
+  const crops: Rgb[] = [];
+  for (const top of tops) {
+    crops.push(...lefts.map((left) => cut(canvas, left, top, size, size)));
+    // Thousands of tiles would hold the event loop.
+    await setImmediate();
+  }
   return {
     crops,
     faces: 0,

@@ -24,10 +24,14 @@ export interface Native {
     spec: ProgramSpec,
     buffers: number[],
   ): Promise<{ program: number; transientBytes: number; persistentBytes: number }>;
+  /** Memory for a feed that crosses in parts; {@link run} takes it, {@link release} frees one that none has taken. */
+  createFeed(bytes: number): number;
+  /** Copies the next part. */
+  fillFeed(feed: number, part: TypedArray): void;
   run(
     device: number,
     program: number,
-    feeds: TypedArray[],
+    feeds: readonly (TypedArray | number)[],
     onProgress: ((fraction: number) => void) | undefined,
     onTap: ((tap: number, bytes: ArrayBuffer) => void) | undefined,
   ): { run: number; promise: Promise<ArrayBuffer[]> };

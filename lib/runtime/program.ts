@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { ReflError } from '../errors.ts';
 import { arrayOf, isArrayOf, type TypedArray, viewOf } from '../graph/dtype.ts';
 import type { ProgramSpec } from '../graph/program.ts';
@@ -24,6 +25,41 @@ export interface RunOptions {
    * its values. All have come when the run resolves. If it throws, that acts as with {@link onProgress}.
    */
   readonly tap?: (name: string, values: TypedArray) => void;
+}
+
+/** Bytes that are copied at once: about a millisecond, for which the event loop waits. */
+const partBytes = 2 ** 22;
+
+type Given = TypedArray | number;
+
+/** Feeds as a run takes them: large ones copied part by part, between which the event loop turns. */
+async function crossed(feeds: readonly TypedArray[], signal?: AbortSignal): Promise<Given[]> {
+  const given: Given[] = [];
+  try {
+    for (const feed of feeds) {
+      if (feed.byteLength <= partBytes) {
+        given.push(feed);
+        continue;
+      }
+      const id = typedSync(() => native().createFeed(feed.byteLength));
+      given.push(id);
+      for (let done = 0; done < feed.byteLength; done += partBytes) {
+        const part = new Uint8Array(feed.buffer, feed.byteOffset + done, Math.min(partBytes, feed.byteLength - done));
+        native().fillFeed(id, part);
+        await setImmediate();
+        signal?.throwIfAborted();
+      }
+    }
+    return given;
+  } catch (error) {
+    forget(given);
+    throw error;
+  }
+}
+
+/** Frees what no run has taken. */
+function forget(given: readonly Given[]): void {
+  for (const id of given) if (typeof id === 'number') native().release(id);
 }
 
 /** A compiled graph. Runs are queued on the device's thread; the event loop stays free. */
@@ -57,8 +93,10 @@ export class Program {
   }
 
   /**
-   * Runs the program once. `feeds` holds one typed array per input of the graph, row-major, of the input's dtype and
-   * size; they are copied before this returns. Resolves to copies of the outputs, by name.
+   * Runs the program once. `feeds` holds one typed array per input of the graph, row-major, of the input's dtype and size. They
+   * are copied before this returns; where one is over 4 MiB it crosses in parts, between which the event loop turns: feeds must
+   * then stay as they are until the promise has settled, and the run is queued when the last part is there. Resolves to copies
+   * of the outputs, by name.
    */
   async run(feeds: Values = {}, { signal, onProgress, tap }: RunOptions = {}): Promise<Record<string, TypedArray>> {
     signal?.throwIfAborted();
@@ -79,7 +117,15 @@ export class Program {
       tap &&
       ((i: number, bytes: ArrayBuffer): void =>
         call(() => tap(this.spec.taps[i].name, this.view(this.spec.taps[i].tensor, bytes))));
-    const { run, promise } = typedSync(() => native().run(this.device.handle, id, ordered, report, onTap));
+    const given = ordered.every(({ byteLength }) => byteLength <= partBytes) ? ordered : await crossed(ordered, signal);
+    const { run, promise } = typedSync(() => {
+      try {
+        return native().run(this.device.handle, id, given, report, onTap);
+      } catch (error) {
+        forget(given);
+        throw error;
+      }
+    });
     const cancel = (): void => native().cancel(run);
     signal?.addEventListener('abort', cancel, { once: true });
     try {

@@ -93,6 +93,7 @@ struct Addon {
   std::unordered_map<uint32_t, std::shared_ptr<Device>> devices;
   std::unordered_map<uint32_t, std::shared_ptr<Buffer>> buffers;
   std::unordered_map<uint32_t, std::shared_ptr<Program>> programs;
+  std::unordered_map<uint32_t, std::shared_ptr<Feed>> feeds;
   std::unordered_map<uint32_t, std::shared_ptr<Job>> runs;
   uint32_t open = 0;  // jobs not yet settled
   Events events;
@@ -179,6 +180,8 @@ Napi::Value guarded(const Napi::CallbackInfo& info) {
     throw Napi::Error(info.Env(), rejection(info.Env(), error.code(), error.what()));
   } catch (const Napi::Error&) {
     throw;
+  } catch (const std::bad_alloc&) {
+    throw Napi::Error(info.Env(), rejection(info.Env(), "ERR_OUT_OF_MEMORY", "out of memory"));
   } catch (const std::exception& error) {
     throw Napi::Error(info.Env(), rejection(info.Env(), "ERR_PROGRAM", error.what()));
   }
@@ -242,7 +245,8 @@ Napi::Value createBuffer(const Napi::CallbackInfo& info, Addon& addon) {
 Napi::Value writeBuffer(const Napi::CallbackInfo& info, Addon& addon) {
   const auto device = Addon::find(addon.devices, info[0], "device");
   const auto buffer = Addon::find(addon.buffers, info[1], "parameter");
-  auto bytes = std::make_shared<std::vector<std::byte>>(decodeBytes(info[2]));
+  const ByteView values = decodeBytes(info[2]);
+  auto bytes = std::make_shared<std::vector<std::byte>>(values.data, values.data + values.size);
   if (bytes->size() != buffer->bytes()) throw Error("ERR_WEIGHTS", "the values do not fill the parameter");
   auto job = std::make_shared<Job>(info.Env());
   job->work = [buffer, bytes] { buffer->write(bytes->data()); };
@@ -329,15 +333,42 @@ Tapped tapped(Addon& addon, const std::shared_ptr<Job>& job) {
   };
 }
 
+// createFeed(bytes) -> feed: what fillFeed puts together, for one run to come
+Napi::Value createFeed(const Napi::CallbackInfo& info, Addon& addon) {
+  return addon.keep(info.Env(), addon.feeds, std::make_shared<Feed>(decodeSize(info[0])));
+}
+
+// fillFeed(feed, typedArray): copies what is next of it
+Napi::Value fillFeed(const Napi::CallbackInfo& info, Addon& addon) {
+  const auto feed = Addon::find(addon.feeds, info[0], "feed");
+  const ByteView part = decodeBytes(info[1]);
+  feed->append(part.data, part.size);
+  return info.Env().Undefined();
+}
+
+// A feed as a run is given it: a typed array, copied here and now, or the number of one that fillFeed filled, which the
+// run takes.
+std::shared_ptr<const Feed> feedOf(const Napi::Value& value, Addon& addon) {
+  if (value.IsNumber()) {
+    const std::shared_ptr<Feed> feed = Addon::find(addon.feeds, value, "feed");
+    addon.feeds.erase(value.As<Napi::Number>().Uint32Value());
+    return feed;
+  }
+  const ByteView bytes = decodeBytes(value);
+  const auto feed = std::make_shared<Feed>(bytes.size);
+  feed->append(bytes.data, bytes.size);
+  return feed;
+}
+
 // run(device, program, feeds, onProgress?, onTap?) -> { run, promise }; feeds stand in the program's order
 Napi::Value run(const Napi::CallbackInfo& info, Addon& addon) {
   const Napi::Env env = info.Env();
   const auto device = Addon::find(addon.devices, info[0], "device");
   const auto program = Addon::find(addon.programs, info[1], "program");
-  auto feeds = std::make_shared<std::vector<std::vector<std::byte>>>();
+  auto feeds = std::make_shared<std::vector<std::shared_ptr<const Feed>>>();
   const auto given = info[2].As<Napi::Array>();
   if (given.Length() != program->feeds().size()) throw Error("ERR_FEED", "the wrong number of feeds");
-  for (uint32_t i = 0; i < given.Length(); i++) feeds->push_back(decodeBytes(given[i]));
+  for (uint32_t i = 0; i < given.Length(); i++) feeds->push_back(feedOf(given[i], addon));
   auto outputs = std::make_shared<std::vector<std::vector<std::byte>>>();
   auto job = std::make_shared<Job>(env);
   if (info[3].IsFunction()) job->onProgress = Napi::Persistent(info[3].As<Napi::Function>());
@@ -345,7 +376,7 @@ Napi::Value run(const Napi::CallbackInfo& info, Addon& addon) {
   const uint32_t id = ++addon.lastId;
   job->work = [program, feeds, outputs, report = between(addon, *device, job, info[3].IsFunction()),
                taps = info[4].IsFunction() ? tapped(addon, job) : Tapped()] {
-    program->run(*feeds, *outputs, report, taps);
+    program->run(std::move(*feeds), *outputs, report, taps);
   };
   job->finish = [outputs](Napi::Env e) -> Napi::Value {
     Napi::Array out = Napi::Array::New(e, outputs->size());
@@ -366,11 +397,12 @@ Napi::Value cancel(const Napi::CallbackInfo& info, Addon& addon) {
   return info.Env().Undefined();
 }
 
-// release(id): forgets a buffer, a program or a settled run; memory goes when the last job using it has ended
+// release(id): forgets a buffer, a program, a feed or a settled run; memory goes when the last job using it has ended
 Napi::Value release(const Napi::CallbackInfo& info, Addon& addon) {
   const uint32_t id = info[0].ToNumber().Uint32Value();
   addon.buffers.erase(id);
   addon.programs.erase(id);
+  addon.feeds.erase(id);
   addon.runs.erase(id);
   return info.Env().Undefined();
 }
@@ -396,6 +428,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("gatherBuffer", Napi::Function::New<guarded<gatherBuffer>>(env));
   exports.Set("loadBuffer", Napi::Function::New<guarded<loadBuffer>>(env));
   exports.Set("compile", Napi::Function::New<guarded<compile>>(env));
+  exports.Set("createFeed", Napi::Function::New<guarded<createFeed>>(env));
+  exports.Set("fillFeed", Napi::Function::New<guarded<fillFeed>>(env));
   exports.Set("run", Napi::Function::New<guarded<run>>(env));
   exports.Set("cancel", Napi::Function::New<guarded<cancel>>(env));
   exports.Set("release", Napi::Function::New<guarded<release>>(env));

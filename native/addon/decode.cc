@@ -111,14 +111,19 @@ ProgramDecl decodeProgram(const Napi::Object& spec) {
   return decl;
 }
 
-std::vector<std::byte> decodeBytes(const Napi::Value& value) {
+ByteView decodeBytes(const Napi::Value& value) {
   if (!value.IsTypedArray()) expected("a typed array");
   // The plain call: the wrapper's ArrayBuffer refuses the shared memory that a worker may bring.
   void* data = nullptr;
   if (napi_get_typedarray_info(value.Env(), value, nullptr, nullptr, &data, nullptr, nullptr) != napi_ok)
     expected("bytes");
-  const auto* bytes = static_cast<const std::byte*>(data);
-  return {bytes, bytes + value.As<Napi::TypedArray>().ByteLength()};
+  return {static_cast<const std::byte*>(data), value.As<Napi::TypedArray>().ByteLength()};
+}
+
+size_t decodeSize(const Napi::Value& value) {
+  const int64_t size = integer(value, "a number of bytes");
+  if (size < 0) expected("a number of bytes");
+  return static_cast<size_t>(size);
 }
 
 }  // namespace refl

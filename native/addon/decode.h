@@ -16,7 +16,14 @@ Shape decodeShape(const Napi::Value& value);
 ProgramDecl decodeProgram(const Napi::Object& spec);
 std::vector<FileSlice> decodeSlices(const Napi::Value& value);
 
-// A copy of the bytes of a typed array.
-std::vector<std::byte> decodeBytes(const Napi::Value& value);
+// The bytes of a typed array where they lie: to be copied before JavaScript goes on.
+struct ByteView {
+  const std::byte* data;
+  size_t size;
+};
+ByteView decodeBytes(const Napi::Value& value);
+
+// A number of bytes.
+size_t decodeSize(const Napi::Value& value);
 
 }  // namespace refl

@@ -194,13 +194,14 @@ void Program::runNodes(size_t first, size_t last) {
   }
 }
 
-void Program::run(const std::vector<std::vector<std::byte>>& feeds, std::vector<std::vector<std::byte>>& outputs,
+void Program::run(std::vector<std::shared_ptr<const Feed>> feeds, std::vector<std::vector<std::byte>>& outputs,
                   const Between& between, const Tapped& tapped) {
   for (size_t i = 0; i < feeds.size(); i++) {
     const TensorDecl& t = tensor(decl_.feeds[i]);
     const size_t bytes = static_cast<size_t>(sizeOf(t.shape)) * bytesOf(t.dtype);
-    if (feeds[i].size() != bytes) throw Error("ERR_FEED", decl_.feeds[i].name + " has the wrong number of bytes");
-    backend_->upload(arena_.get() + t.offset, feeds[i].data(), bytes);
+    if (feeds[i]->size() != bytes) throw Error("ERR_FEED", decl_.feeds[i].name + " has the wrong number of bytes");
+    backend_->upload(arena_.get() + t.offset, feeds[i]->data(), bytes);
+    feeds[i] = nullptr;
   }
   hold();
   prepare();

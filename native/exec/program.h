@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "exec/backend.h"
+#include "exec/feed.h"
 
 namespace refl {
 
@@ -62,8 +63,8 @@ class Program {
   const std::vector<Port>& outputs() const { return decl_.outputs; }
   const TensorDecl& tensor(const Port& port) const { return decl_.tensors[static_cast<size_t>(port.tensor)]; }
 
-  // Runs on the caller's thread: copies feeds in, runs all nodes, copies outputs out.
-  void run(const std::vector<std::vector<std::byte>>& feeds, std::vector<std::vector<std::byte>>& outputs,
+  // Runs on the caller's thread: copies feeds in and lets go of them, runs all nodes, copies outputs out.
+  void run(std::vector<std::shared_ptr<const Feed>> feeds, std::vector<std::vector<std::byte>>& outputs,
            const Between& between, const Tapped& tapped);
 
   // What this program's runs hold of persistent buffers: plain bytes and packed copies, each shared with other

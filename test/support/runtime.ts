@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert';
 import { add } from '../../lib/graph/ops/elementwise.ts';
 import { matmul } from '../../lib/graph/ops/matmul.ts';
 import { constant, input, scope, type Tensor } from '../../lib/graph/tensor.ts';
+import { native } from '../../lib/runtime/index.ts';
 
 const SIDE = 512;
 const identity = Float32Array.from({ length: SIDE * SIDE }, (_, i) => (i % (SIDE + 1) === 0 ? 1 : 0));
@@ -33,6 +34,27 @@ export async function errorOf(fn: () => unknown): Promise<Error & { code?: strin
 }
 
 export const codeOf = async (fn: () => unknown): Promise<string | undefined> => (await errorOf(fn)).code;
+
+/** Calls `fn` and returns the bytes of every array that the addon copies meanwhile as a feed or as a part of one. */
+export async function copiedBytes(fn: () => Promise<unknown>): Promise<number[]> {
+  const addon = native();
+  const { run, fillFeed } = addon;
+  const bytes: number[] = [];
+  addon.run = (device, program, feeds, ...rest) => {
+    for (const feed of feeds) if (typeof feed !== 'number') bytes.push(feed.byteLength);
+    return run(device, program, feeds, ...rest);
+  };
+  addon.fillFeed = (feed, part) => {
+    bytes.push(part.byteLength);
+    fillFeed(feed, part);
+  };
+  try {
+    await fn();
+    return bytes;
+  } finally {
+    Object.assign(addon, { run, fillFeed });
+  }
+}
 
 export interface Ended {
   code: number | null;
