@@ -20,7 +20,7 @@ export interface EncoderConfig {
   num_res_blocks: number | readonly number[];
   /** Downsampling factors of the levels that have transformers; the middle always has one. */
   attention_resolutions: readonly number[];
-  /** Width of an attention head; or `num_heads` of equal width. */
+  /** Width of an attention head; or `num_heads` of equal width, where it is left out or -1. */
   num_head_channels?: number;
   num_heads?: number;
   /** Whether heads share all channels evenly where num_head_channels does not divide them: true by default, as officially. */
@@ -111,15 +111,10 @@ export class SpatialTransformer extends Module {
 
   constructor(channels: number, config: EncoderConfig) {
     super();
-    const {
-      num_head_channels,
-      context_dim,
-      transformer_depth = 1,
-      use_linear_in_transformer,
-      num_groups = 32,
-    } = config;
-    const heads = num_head_channels ? Math.floor(channels / num_head_channels) : (config.num_heads ?? 0);
-    const headDim = config.legacy === false && num_head_channels ? num_head_channels : Math.floor(channels / heads);
+    const { context_dim, transformer_depth = 1, use_linear_in_transformer, num_groups = 32 } = config;
+    const width = Math.max(0, config.num_head_channels ?? 0);
+    const heads = width ? Math.floor(channels / width) : (config.num_heads ?? 0);
+    const headDim = config.legacy === false && width ? width : Math.floor(channels / heads);
     if (!(heads > 0 && headDim > 0)) {
       throw new ReflError('ERR_OPTION', `${channels} channels give ${heads} heads: set num_head_channels or num_heads`);
     }

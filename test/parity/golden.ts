@@ -60,6 +60,11 @@ export class Golden {
     return readTensor(this.file, key);
   }
 
+  /** Whether it holds results of a computation, and not weights alone. */
+  get hasResults(): boolean {
+    return [...this.file.entries.keys()].some((key) => /^(out|grad)\./.test(key));
+  }
+
   /** Keys that begin with `prefix`, without it. */
   keys(prefix: string): string[] {
     return [...this.file.entries.keys()].filter((key) => key.startsWith(prefix)).map((key) => key.slice(prefix.length));

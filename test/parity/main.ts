@@ -13,9 +13,9 @@ try {
   if (!files.length) throw new Error(usage);
   if (values.device.startsWith('emu')) process.env.REFL_EMU_LIB ??= await buildLibrary();
   using device = await openDevice(values.device);
-  const { passed, failed } = await runParity(device, files, console.log);
-  console.log(`${passed} passed, ${failed} failed`);
-  process.exitCode = failed ? 1 : 0;
+  const { passed, failed, skipped } = await runParity(device, files, console.log);
+  console.log(`${passed} passed, ${failed} failed${skipped ? `, ${skipped} without reference numbers` : ''}`);
+  process.exitCode = failed || !passed ? 1 : 0;
 } catch (error) {
   console.error(`error: ${(error as Error).message}`);
   process.exitCode = (error as Error).message === usage ? 2 : 1;

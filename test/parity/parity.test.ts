@@ -38,6 +38,12 @@ const files = [
   'resize224_300x260',
 ];
 
+whereThere('a file of weights alone is said to be one, and is no failure', async () => {
+  const { lines, passed, failures } = await parity([join(folder, 'lpips_lin_vgg_v01.safetensors')]);
+  assert.equal([passed, failures], [0, []]);
+  assert.match(lines[0], /^none lpips_lin_vgg_v01.* holds weights \(LPIPS's linear layers\) and no reference numbers/);
+});
+
 async function parity(paths: string[]): Promise<{ lines: string[]; passed: number; failures: string[] }> {
   const lines: string[] = [];
   using device = await openDevice('cpu');
@@ -74,8 +80,11 @@ whereThere('a wrong number, a missing output and an unknown name fail', async ()
     assert.ok(failures.some((line) => line.includes('out.other')));
 
     const unknown = join(temporary, 'nothing.safetensors');
-    await writeFile(unknown, '');
+    await writeSafetensors(unknown, tensors, original.metadata);
     assert.match((await parity([unknown])).failures[0], /names no known module/);
+    const empty = join(temporary, 'lora_empty.safetensors');
+    await writeSafetensors(empty, new Map([...tensors].filter(([key]) => !/^(out|grad)/.test(key))), original.metadata);
+    assert.is((await parity([empty])).failures.length, 1);
     const truncated = join(temporary, 'unet_truncated.safetensors');
     await writeFile(truncated, 'x');
     assert.match((await parity([truncated])).failures[0], /no safetensors file/);

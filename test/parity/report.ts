@@ -5,6 +5,8 @@ export const limits = { op: 1e-5, output: 2e-5, inputGrad: 5e-5, weightGrad: 2e-
 export class Report {
   passed = 0;
   failed = 0;
+  /** Files that hold nothing to compare with. */
+  skipped = 0;
   private readonly print: (line: string) => void;
 
   constructor(print: (line: string) => void) {
@@ -19,6 +21,12 @@ export class Report {
     this.print(
       `${ok ? 'ok  ' : 'FAIL'} ${name}  error ${error.toExponential(2)}  limit ${limit.toExponential(0)}${note && `  ${note}`}`,
     );
+  }
+
+  /** A file that holds no reference numbers, and is none the worse for it. */
+  skip(name: string, why: string): void {
+    this.skipped++;
+    this.print(`none ${name}  ${why}`);
   }
 
   /** Something that could not be compared at all. */
