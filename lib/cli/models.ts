@@ -1,5 +1,5 @@
 import type { CommandModule } from 'yargs';
-import { type KnownModel, knownModel, knownModels, namesOf } from '../models/catalogue.ts';
+import { type KnownModel, knownModel, knownModels, namesOf, sizeOf } from '../models/catalogue.ts';
 import { shippedModels } from '../restore/model.ts';
 
 interface Args {
@@ -33,8 +33,7 @@ function show(model: KnownModel, json: boolean): void {
   }
   console.log(`${model.name}\n  ${model.describe}`);
   for (const file of model.files) {
-    const { role, bytes, licence, source } = file;
-    const size = bytes === undefined ? '' : `${(bytes / 1e9).toFixed(2)} GB, `;
-    console.log(`  ${role.padEnd(11)} ${namesOf(file)}\n${' '.repeat(14)}${size}${licence}; ${source}`);
+    const { role, licence, source } = file;
+    console.log(`  ${role.padEnd(11)} ${namesOf(file)}\n${' '.repeat(14)}${sizeOf(file)}, ${licence}; ${source}`);
   }
 }

@@ -11,8 +11,8 @@ export interface NeededFile {
   readonly what: string;
   /** Names that it is published under, in the order in which they are looked for. */
   readonly names: readonly string[];
-  /** Bytes, about; undefined where they are not known. */
-  readonly bytes?: number;
+  /** Bytes, about. */
+  readonly bytes: number;
   /** Where its authors publish it. */
   readonly source: string;
   readonly licence: string;
@@ -34,6 +34,7 @@ const tokenizer: NeededFile = {
   role: 'tokenizer',
   what: "CLIP's tokenizer",
   names: ['tokenizer.json', 'merges.txt', 'bpe_simple_vocab_16e6.txt.gz', 'bpe_simple_vocab_16e6.txt'],
+  bytes: 1.4e6,
   source: "the folder tokenizer of any copy of Stable Diffusion 2.1; open_clip's bpe_simple_vocab_16e6.txt.gz",
   licence: 'MIT',
 };
@@ -86,11 +87,13 @@ const osediff = (name: string): NeededFile => ({
   role: 'adapters',
   what: "OSEDiff's adapters",
   names: [trainedAdapters, name],
+  // Of its 4,436,908 values in float32.
+  bytes: 17.7e6,
   source: `preset/models/${name} of the repository cswry/OSEDiff`,
   licence: apache,
 });
 
-const clip = (names: readonly string[], source: string, bytes?: number): readonly NeededFile[] => [
+const clip = (names: readonly string[], source: string, bytes: number): readonly NeededFile[] => [
   { role: 'weights', what: 'the scorer, CLIP ViT-H/14', names, bytes, source, licence: apache },
   tokenizer,
 ];
@@ -154,13 +157,18 @@ export const knownModels: readonly KnownModel[] = [
   {
     name: 'face-reward',
     describe: "DiffusionReward's FaceRewardModel: how well faces fit captions",
-    files: clip(['FaceRewardModel.pth'], 'Hugging Face wubin1928/BFR_RL'),
+    // Of ViT-H/14's 986,109,441 values in float32.
+    files: clip(['FaceRewardModel.pth'], 'Hugging Face wubin1928/BFR_RL', 3.94e9),
   },
 ];
 
 /** A file's published names in words: a folder of diffusers is told by one of its files. */
 export const namesOf = ({ names }: NeededFile): string =>
   names.map((name) => (name === diffusers ? 'a folder of diffusers' : name)).join(' or ');
+
+/** A file's size in words. */
+export const sizeOf = ({ bytes }: NeededFile): string =>
+  bytes < 1e9 ? `${(bytes / 1e6).toPrecision(2)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
 
 /** A known model by its name. Throws ERR_OPTION with all names for an unknown one. */
 export function knownModel(name: string): KnownModel {
@@ -185,7 +193,7 @@ export async function findModelFiles(
   const found = new Map<Role, string>();
   const missing: string[] = [];
   for (const file of files) {
-    const { role, what, names, bytes, source } = file;
+    const { role, what, names, source } = file;
     const known = names.find((candidate) => there.has(candidate));
     if (known !== undefined) {
       const path = there.get(known)!;
@@ -193,8 +201,7 @@ export async function findModelFiles(
       continue;
     }
     if (spared.includes(role)) continue;
-    const size = bytes === undefined ? '' : `, ${(bytes / 1e9).toFixed(2)} GB`;
-    missing.push(`${what}: ${namesOf(file)}${size}; published at ${source}`);
+    missing.push(`${what}: ${namesOf(file)}, ${sizeOf(file)}; published at ${source}`);
   }
   if (!missing.length) return found;
   const count = missing.length === 1 ? 'a file' : `${missing.length} files`;

@@ -8,6 +8,7 @@ import type { Parameters } from '../runtime/index.ts';
 import type { WeightsFile } from '../weights/format.ts';
 import { type Loadable, type LoadOptions, loadWeights } from '../weights/load.ts';
 import { renamed } from '../weights/rename.ts';
+import { verifyAll } from '../weights/sharded.ts';
 import type { Stages } from './stages.ts';
 
 /** The networks of a latent diffusion model, each as if its file held nothing else: keys are those of lib/models. */
@@ -89,7 +90,8 @@ export async function loadFolded(
 function beside(base: WeightsFile, module: Module, adapters: WeightsFile): WeightsFile {
   const entries = new Map(renamed(base, baseNames(module)).entries);
   for (const [key, entry] of adapters.entries) entries.set(key, entry);
-  return { ...base, path: `${base.path} with ${adapters.path}`, entries };
+  const path = `${base.path} with ${adapters.path}`;
+  return { path, metadata: base.metadata, entries, verify: verifyAll([base, adapters]) };
 }
 
 /** The names that plain weights have in a network with adapters. */

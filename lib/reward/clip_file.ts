@@ -2,18 +2,30 @@ import { ReflError } from '../errors.ts';
 import type { DType } from '../graph/dtype.ts';
 import { input } from '../graph/tensor.ts';
 import { CLIP, type CLIPConfig, vitH14 } from '../models/clip.ts';
+import { partOf } from '../models/parts.ts';
 import { withDType } from '../nn/module.ts';
 import type { WeightsFile } from '../weights/format.ts';
+import { openWeights } from '../weights/open.ts';
+
+interface ClipFile {
+  readonly clip: CLIP;
+  readonly config: CLIPConfig;
+  /** Its tensors under open_clip's names, whatever they are called there. */
+  readonly file: WeightsFile;
+}
 
 /**
- * Builds the model that a file's metadata describes, ViT-H/14 where it describes none; it may come from anyone.
+ * Opens a file, or a folder of transformers, that holds a CLIP. Throws ERR_FILE and ERR_WEIGHTS, which says what it holds instead.
  *
- * @param dtype of its parameters
+ * @param dtype of the model's parameters
  */
-export function clipOf(
-  { path, metadata, entries }: WeightsFile,
-  dtype: DType = 'f32',
-): { clip: CLIP; config: CLIPConfig } {
+export async function openClip(path: string, dtype: DType = 'f32'): Promise<ClipFile> {
+  const file = partOf(await openWeights(path), 'clip');
+  return { ...clipOf(file, dtype), file };
+}
+
+/** Builds the model that a file's metadata describes, ViT-H/14 where it describes none; it may come from anyone. */
+function clipOf({ path, metadata, entries }: WeightsFile, dtype: DType): Omit<ClipFile, 'file'> {
   const made = (config: CLIPConfig): CLIP => withDType(dtype, () => new CLIP(config));
   if (metadata.config === undefined) return { clip: made(vitH14), config: vitH14 };
   try {

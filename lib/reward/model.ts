@@ -8,14 +8,13 @@ import { concatenated } from '../numbers.ts';
 import { type Device, openDevice, type Parameters, type Program } from '../runtime/index.ts';
 import { ClipTokenizer } from '../text/tokenizer.ts';
 import { loadWeights } from '../weights/load.ts';
-import { openWeights } from '../weights/open.ts';
-import { clipOf } from './clip_file.ts';
+import { openClip } from './clip_file.ts';
 import { checkPreprocessing, Pictures, type Preprocessing } from './pictures.ts';
 
 export interface RewardModelOptions {
   /**
-   * Weights of HPS v2, HPS v2.1 or FaceRewardModel, as published or as safetensors; or a safetensors file of another CLIP,
-   * whose configuration (open_clip's JSON) stands in the metadata as `config`.
+   * Weights of HPS v2, HPS v2.1 or FaceRewardModel, as published or as safetensors, under open_clip's or transformers' names; or
+   * a safetensors file of another CLIP, whose configuration (open_clip's JSON) stands in the metadata as `config`.
    */
   readonly weights: string;
   /** `tokenizer.json`, a list of merges, or a folder with one of them. */
@@ -101,8 +100,7 @@ export class RewardModel {
     checkPreprocessing(preprocessing);
     if (device === 'null') throw new ReflError('ERR_DEVICE', 'the device null computes nothing: use cpu');
     const words = await ClipTokenizer.load(tokenizer);
-    const file = await openWeights(weights);
-    const { clip, config } = clipOf(file);
+    const { clip, config, file } = await openClip(weights);
     const rows = config.text_cfg.vocab_size;
     if (words.size !== rows) {
       throw new ReflError('ERR_OPTION', `${tokenizer} has ${words.size} tokens, ${weights} was trained with ${rows}`);

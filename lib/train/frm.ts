@@ -8,14 +8,13 @@ import { ReflError } from '../errors.ts';
 import { fileError, makeFolder } from '../image/files.ts';
 import { CLIP, type CLIPConfig } from '../models/clip.ts';
 import { initialize } from '../nn/init.ts';
-import { clipOf } from '../reward/clip_file.ts';
+import { openClip } from '../reward/clip_file.ts';
 import { type Unlocked, unlock } from '../reward/frm.ts';
 import { Pictures, type Preprocessing } from '../reward/pictures.ts';
 import type { Device, Parameters } from '../runtime/index.ts';
 import { ClipTokenizer } from '../text/tokenizer.ts';
 import type { WeightsFile } from '../weights/format.ts';
 import { type Loadable, loadWeights } from '../weights/load.ts';
-import { openWeights } from '../weights/open.ts';
 import { openSafetensors } from '../weights/safetensors.ts';
 import { loadCheckpoint, saveCheckpoint } from './checkpoint.ts';
 import { EventWriter } from './events.ts';
@@ -272,8 +271,7 @@ function learningRate(step: number, { lr, warmup, steps }: FrmOptions): number {
 
 async function modelOf({ from }: FrmOptions): Promise<{ clip: CLIP; config: CLIPConfig; file?: WeightsFile }> {
   if (typeof from !== 'string') return { clip: new CLIP(from), config: from };
-  const file = await openWeights(from);
-  return { ...clipOf(file), file };
+  return openClip(from);
 }
 
 /** Gives every parameter that has no values yet those of `file`, or draws it. */

@@ -25,7 +25,8 @@ const mostFaults = 2000;
 /**
  * Adds every parameter of `module` to `parameters`, with its values from `file`. Stored buffers are accepted and left
  * aside, since shapes determine them. One ERR_WEIGHTS counts and lists all keys that are missing, unexpected, of another
- * shape or of a type that holds no weights; nothing is loaded then.
+ * shape or of a type that holds no weights; another says which values lack the file's own checksum, where it has any. Nothing
+ * is loaded then.
  */
 export async function loadWeights(
   parameters: Parameters,
@@ -41,6 +42,7 @@ export async function loadWeights(
     const list = faults.slice(0, mostFaults).join('\n  ');
     throw new ReflError('ERR_WEIGHTS', `${file.path} does not fit the model: ${counted}:\n  ${list}`);
   }
+  await file.verify?.();
   for (const [key, { value, trainable }] of wanted) {
     const { dtype, pieces } = file.entries.get(prefix + key)!;
     const slices = pieces.map((piece) => ({ ...piece, dtype }));

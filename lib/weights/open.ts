@@ -23,16 +23,21 @@ export async function openWeights(path: string): Promise<WeightsFile> {
   return info.isDirectory() ? openFolder(path) : openFile(path);
 }
 
-async function openFile(path: string): Promise<WeightsFile> {
+async function openFile(path: string, isShard = false): Promise<WeightsFile> {
   const start = await withFile(path, (file) => readBytes(file, 0, 512));
   // First, because the length that it begins with may look like anything.
   if (start[8] === 0x7b && start.readBigUInt64LE() <= largestHeader) return openSafetensors(path);
   if (start.subarray(0, 4).equals(Buffer.from('PK\x03\x04'))) return openTorchZip(path);
   if (start[0] === 0x80 && start[1] <= 5) return openTorchStream(path);
-  if (/^\s*\{/.test(start.toString('latin1'))) return openSharded(path, openFile);
+  const isIndex = /^\s*\{/.test(start.toString('latin1'));
+  // An index of indices could lead back to itself.
+  if (isIndex && !isShard) return openSharded(path, (shard) => openFile(shard, true));
   const other = others.find(({ at = 0, sign }) => start.subarray(at, at + sign.length).toString('latin1') === sign);
-  const what = other?.is ?? 'in no form that is known: neither safetensors, nor a checkpoint of PyTorch, nor an index';
-  throw new ReflError('ERR_WEIGHTS', `${path} is ${what}`);
+  const unknown = 'in no form that is known: neither safetensors, nor a checkpoint of PyTorch, nor an index';
+  throw new ReflError(
+    'ERR_WEIGHTS',
+    `${path} is ${isIndex ? 'an index where weights should be' : (other?.is ?? unknown)}`,
+  );
 }
 
 /** What is often found where weights should be. */
@@ -72,6 +77,12 @@ async function openFolder(path: string): Promise<WeightsFile> {
   );
 }
 
+/** The same in half precision: an index has `fp16` in either place. */
+const halfFiles = partFiles.flatMap((name) => [
+  name.replace(/\.(safetensors|bin)/, '.fp16.$1'),
+  ...(name.endsWith('.json') ? [name.replace(/json$/, 'fp16.json')] : []),
+]);
+
 /** Parts of pipelines that restore nothing. */
 const ignored = /^(safety_checker|feature_extractor|tokenizer|scheduler|\.)/;
 
@@ -83,8 +94,7 @@ interface Name {
 /** The weights of a folder; those of half precision where there are no others. */
 const partFile = (names: readonly Name[]): string | undefined => {
   const has = (name: string): boolean => names.some((other) => other.name === name && !other.isFolder);
-  const halves = partFiles.map((name) => name.replace(/\.(safetensors|bin)/, '.fp16.$1'));
-  return [...partFiles, ...halves].find(has);
+  return [...partFiles, ...halfFiles].find(has);
 };
 
 async function list(path: string): Promise<Name[]> {

@@ -11,7 +11,7 @@ import { torchGlobals, torchStorage } from './torch_names.ts';
 /**
  * Reads what a zip archive of torch.save, or of TorchScript, says of its tensors. Its members are stored plainly, so values are
  * then read from where they lie. Throws ERR_FILE, and ERR_WEIGHTS where the archive or its pickle is damaged or asks for
- * what weights do not need. The pickle's checksum is checked, those of the values are not: that would read them all.
+ * what weights do not need. The pickle's checksum is checked; those of the values are where they are verified, once.
  */
 export function openTorchZip(path: string): Promise<WeightsFile> {
   return withFile(path, async (opened) => {
@@ -28,7 +28,15 @@ export function openTorchZip(path: string): Promise<WeightsFile> {
       storages.push(member);
       return member;
     });
-    return { ...file, verify: (signal) => verify(path, storages, signal) };
+    let verified: Promise<void> | undefined;
+    const verifyOnce = (signal?: AbortSignal): Promise<void> => {
+      verified ??= verify(path, storages, signal).catch((error) => {
+        verified = undefined;
+        throw error;
+      });
+      return verified;
+    };
+    return { ...file, verify: verifyOnce };
   });
 }
 
@@ -70,4 +78,4 @@ async function verify(path: string, storages: readonly Member[], signal?: AbortS
 }
 
 const wrongSum = (path: string, name: string): ReflError =>
-  new ReflError('ERR_WEIGHTS', `${path}: ${name} does not have the archive's checksum: fetch the file again`);
+  new ReflError('ERR_WEIGHTS', `${path}: ${name} does not have the archive's checksum: fetch or copy the file again`);

@@ -1,3 +1,4 @@
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { suite } from 'uvu';
@@ -15,7 +16,7 @@ import { openSafetensors } from '../../lib/weights/safetensors.ts';
 import { picture, temporaryFolder } from '../restore/support.ts';
 import { close } from '../support/assert.ts';
 import { errorOf } from '../support/runtime.ts';
-import { tinyClip, writeTinyClip, writeTokenizer } from './support.ts';
+import { tinyClip, writeTinyClip, writeTokenizer, writeTransformers } from './support.ts';
 
 const test = suite('RewardModel');
 const folder = temporaryFolder();
@@ -64,6 +65,23 @@ test('a score is the cosine of preprocessed picture and caption', async () => {
   const [{ score }] = await own.score([square], ['low']);
   close([score], [await expected(square, 'low', true)], 1e-5, 'diffusionreward');
   assert.ok(Math.abs(found[0].score - found[1].score) > 1e-3);
+});
+
+test('a folder of transformers gives the same score, and a file without both towers says what it holds', async () => {
+  const own = await openSafetensors(weights);
+  const at = join(folder, 'clip');
+  mkdirSync(at);
+  await writeTransformers(join(at, 'model.safetensors'), own);
+  using model = await load({ weights: at });
+  using other = await load();
+  const [found] = await model.score([wide], ['low']);
+  close([found.score], [(await other.score([wide], ['low']))[0].score], 1e-6, 'score');
+  const path = join(folder, 'text.safetensors');
+  await writeTinyClip(path, (key, values) => (key.startsWith('visual.') ? undefined : values));
+  assert.match(
+    (await errorOf(() => load({ weights: path }))).message,
+    /does not hold CLIP, both towers: it holds CLIP's text encoder/,
+  );
 });
 
 test('batches, one caption for all and the order change nothing', async () => {

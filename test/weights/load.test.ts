@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, truncateSync } from 'node:fs';
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -9,8 +9,11 @@ import { Conv2d, Embedding, GroupNorm, Linear } from '../../lib/nn/layers.ts';
 import { Buffer, Module, Parameter, withDType } from '../../lib/nn/module.ts';
 import { type Device, openDevice, type Parameters } from '../../lib/runtime/index.ts';
 import { loadWeights } from '../../lib/weights/load.ts';
+import { openWeights } from '../../lib/weights/open.ts';
 import { openSafetensors } from '../../lib/weights/safetensors.ts';
 import { type Source, writeSafetensors } from '../../lib/weights/write.ts';
+import { archive, dict, tensor, text } from './pickles.ts';
+import type { Member } from './zip.ts';
 
 interface Context {
   folder: string;
@@ -139,6 +142,23 @@ test('a file cut after its header was read fails with its name', async ({ folder
   truncateSync(path, file.entries.get('m.a.weight')!.pieces[0].offset + 8);
   using parameters = device.parameters();
   assert.ok((await message(loadWeights(parameters, new Small(), file, { prefix: 'm.' }))).includes(path));
+});
+
+class Pair extends Module {
+  readonly w = new Parameter([2], 'zeros');
+}
+
+test("values that lack their archive's checksum are not loaded", async ({ folder, device }) => {
+  const path = join(folder, 'sum.pth');
+  const load = async (crc?: number): Promise<Parameters> => {
+    const edit = (member: Member): Member => (member.name.endsWith('/0') ? { ...member, crc } : member);
+    writeFileSync(path, archive(dict(text('w'), tensor()), undefined, { edit }));
+    const parameters = device.parameters();
+    await loadWeights(parameters, new Pair(), await openWeights(path), { frozen: true });
+    return parameters;
+  };
+  (await load()).dispose();
+  assert.match(await message(load(1)), /sum\.pth: a\/data\/0 does not have the archive's checksum: fetch or copy/);
 });
 
 class Layers extends Module {

@@ -99,6 +99,13 @@ test('shards of an index are one file', async () => {
   assert.match(await bad({ weight_map: [] }), /holds a weight_map/);
   assert.match(await bad({}), /holds a weight_map/);
   assert.match(await failure(write('s/worse.json', '{"weight_map": {')), /the index is not JSON/);
+  const gone = { a: 'model-1.safetensors', b: 'model-3.bin', c: 'model-4.bin', d: 'model-3.bin' };
+  assert.is(
+    await bad({ weight_map: gone }),
+    'ERR_FILE FILE: 2 of the 3 files that it names are missing: model-3.bin, model-4.bin; put them beside it',
+  );
+  write('s/loop.bin', JSON.stringify({ weight_map: { x: 'loop.bin' } }));
+  assert.match(await failure(join(folder, 's/loop.bin')), /^ERR_WEIGHTS FILE is an index where weights should be/);
 });
 
 test('a folder of diffusers is its parts', async () => {
@@ -106,8 +113,16 @@ test('a folder of diffusers is its parts', async () => {
   await safetensors('sd/vae/diffusion_pytorch_model.fp16.safetensors', { 'encoder.x': 2 });
   await safetensors('sd/text_encoder/model.safetensors', { y: 3 });
   await safetensors('sd/safety_checker/model.safetensors', { z: 4 });
+  await safetensors('sd/controlnet/a.fp16.safetensors', { w: 5 });
+  const map = JSON.stringify({ weight_map: { w: 'a.fp16.safetensors' } });
+  write('sd/controlnet/diffusion_pytorch_model.safetensors.index.fp16.json', map);
   write('sd/model_index.json', '{}');
-  assert.equal(await valuesOf(join(folder, 'sd')), { 'text_encoder.y': 3, 'unet.conv_in.bias': 1, 'vae.encoder.x': 2 });
+  assert.equal(await valuesOf(join(folder, 'sd')), {
+    'controlnet.w': 5,
+    'text_encoder.y': 3,
+    'unet.conv_in.bias': 1,
+    'vae.encoder.x': 2,
+  });
   assert.equal(await valuesOf(join(folder, 'sd/unet')), { 'conv_in.bias': 1 });
   mkdirSync(join(folder, 'empty'));
   assert.match(await failure(join(folder, 'empty')), /^ERR_WEIGHTS FILE is a folder without weights/);

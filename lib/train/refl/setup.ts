@@ -4,7 +4,7 @@ import { loadLpips } from '../../metrics/lpips.ts';
 import type { CLIP } from '../../models/clip.ts';
 import { LPIPS } from '../../models/lpips.ts';
 import { Stages } from '../../restore/stages.ts';
-import { clipOf } from '../../reward/clip_file.ts';
+import { openClip } from '../../reward/clip_file.ts';
 import { type Unlocked, unlock } from '../../reward/frm.ts';
 import { frmReward, type Reward } from '../../reward/reward.ts';
 import type { Device } from '../../runtime/index.ts';
@@ -195,8 +195,7 @@ export async function openJudge(
   tokenizer: ClipTokenizer,
   { unlocked, compute }: JudgeOptions = {},
 ): Promise<CLIP> {
-  const file = await openWeights(path);
-  const { clip, config } = clipOf(file, compute);
+  const { clip, config, file } = await openClip(path, compute);
   if (tokenizer.size !== config.text_cfg.vocab_size) {
     const both = `the tokenizer has ${tokenizer.size} tokens, the table of ${path} ${config.text_cfg.vocab_size} rows`;
     throw new ReflError('ERR_OPTION', both);
