@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { join, relative, sep } from 'node:path';
 import { type Degradation, Degrader, drawDegradation } from '../data/degrade.ts';
 import { Draws } from '../data/draws.ts';
 import { JsonLinesFile, textOf } from '../data/jsonl.ts';
@@ -71,7 +71,7 @@ export async function makeInputs(
     await writeAtomic(clean, await encodePng(picture));
     await writeAtomic(degraded, await encodePng(await degrade(degrader, picture, degradation)));
     const { state: _, ...values } = degradation;
-    await manifest.append({ id, person, kind, source: face.path, ...values });
+    await manifest.append({ id, person, kind, source: relative(out, face.path).replaceAll(sep, '/'), ...values });
     onDone?.(done + 1, wanted.length);
   }
   return inputs;

@@ -87,13 +87,15 @@ export async function makeCandidates(
         const image = imageOf(face, candidate);
         const record = {
           image,
-          source: face.path,
+          source: from(out, face.path),
           person: face.person,
           candidate: candidate.name,
           ...candidate.recipe,
         };
         const line = known.get(image);
-        if (line && JSON.stringify(line.record) !== JSON.stringify(record)) {
+        // Lines of older folders have the path as it was given.
+        const ways = [record, { ...record, source: face.path }].map((way) => JSON.stringify(way));
+        if (line && !ways.includes(JSON.stringify(line.record))) {
           const both = `${JSON.stringify(line.record)}, not ${JSON.stringify(record)}`;
           throw new ReflError('ERR_DATA', `${line.where}: the picture was made with ${both}: give another folder`);
         }
@@ -126,6 +128,9 @@ export async function makeCandidates(
   return { ...tally, pairs: pairs.length, output, notes: cutNote(join(out, 'candidates.jsonl'), manifest.cut) };
 }
 
+/** A path as files in a folder have it, so that they may move together. */
+const from = (folder: string, path: string): string => relative(folder, path).replaceAll(sep, '/');
+
 const imageOf = ({ id }: FaceInput, { name }: Candidate): string => `${id}/${name}.png`;
 
 /** `count` of the candidates, in an order that hides from people which is which. */
@@ -137,7 +142,7 @@ function choose(candidates: readonly Candidate[], count: number, draws: Draws): 
 /** Every pair of a face's candidates, as a file of pairs in the folder `out` has it. */
 function pairsOf(face: FaceInput, candidates: readonly Candidate[], out: string): object[] {
   const { id, person, caption } = face;
-  const input = relative(out, face.path).replaceAll(sep, '/');
+  const input = from(out, face.path);
   return candidates.flatMap((first, i) =>
     candidates.slice(i + 1).map((second, j) => ({
       pair: `${id}-${i}${i + 1 + j}`,

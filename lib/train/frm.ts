@@ -165,11 +165,14 @@ export async function trainFrm(
   const newest = await newestCheckpoint(out);
   const trainer = new PreferenceTrainer(clip, options);
   const state: Progress = { step: 0, best: noBest, stale: 0 };
+  const isDone = ({ step, stale }: Progress): boolean => step >= options.steps || stale >= options.patience;
   if (newest) {
     const { metadata } = await openSafetensors(newest);
-    checkResumable(newest, metadata, key);
+    const kept = JSON.parse(metadata.progress ?? '{}') as Progress;
+    // Where nothing more is computed no bit depends on the number of threads.
+    checkResumable(newest, metadata, isDone(kept) ? { ...key, threads: metadata.threads } : key);
     await loadCheckpoint(newest, parameters, trainer.learner.leaves);
-    Object.assign(state, JSON.parse(metadata.progress));
+    Object.assign(state, kept);
   }
   await loadRest(device, parameters, clip, file, options.seed);
   if (!newest) await trainer.learner.create(parameters);
@@ -191,7 +194,6 @@ export async function trainFrm(
     const wayOf = (i: number): number => (options.turn ? new Draws(options.seed, turns, place + i).below(ways) : 0);
     return data.batch(rounds.take(place, options.batch), wayOf);
   };
-  const isDone = (): boolean => state.step >= options.steps || state.stale >= options.patience;
   const shipped = new Map([
     ...[...clip.namedParameters()].map(([k, { value }]) => [k, value] as const),
     ...trainer.learner.averages(),
@@ -204,10 +206,10 @@ export async function trainFrm(
   };
 
   await using log = await EventWriter.open(out, state.step + 1);
-  let next = isDone() ? undefined : load(state.step * perStep);
+  let next = isDone(state) ? undefined : load(state.step * perStep);
   // A failure to read is met where the batch is awaited, which may be after the step under way.
   next?.catch(() => {});
-  while (!isDone()) {
+  while (!isDone(state)) {
     const start = performance.now();
     const lr = learningRate(state.step, options);
     const tally = { loss: 0, correct: 0, decided: 0 };
@@ -248,12 +250,12 @@ export async function trainFrm(
       events.onJudged?.(state.step, judgement, isBest);
     }
     const stopping = events.signal?.aborted;
-    if (state.step % options.checkpointEvery === 0 || isDone() || stopping) {
+    if (state.step % options.checkpointEvery === 0 || isDone(state) || stopping) {
       const metadata = { progress: JSON.stringify(state), ...key };
       await saveCheckpoint(checkpointPath(out, state.step), parameters, trainer.learner.leaves, metadata);
       await pruneCheckpoints(out);
     }
-    if (stopping && !isDone()) {
+    if (stopping && !isDone(state)) {
       await next?.catch(() => {});
       return undefined;
     }

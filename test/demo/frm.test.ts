@@ -1,5 +1,5 @@
 // timeout: 300 s
-import { readFile, stat } from 'node:fs/promises';
+import { readFile, rename, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { suite } from 'uvu';
@@ -99,6 +99,18 @@ test('a judge of other people, by the same code; nobody is trained on and held o
   using model = await RewardModel.load({ weights, tokenizer, device: 'cpu', threads: 1 });
   const [{ score }] = await model.score([labels[0].a], [caption]);
   assert.ok(Math.abs(score) <= 1);
+
+  // Elsewhere, and with another number of threads, it is as finished as it was.
+  const moved = join(dirname(options.out), 'moved');
+  const before = await readFile(weights);
+  await rename(options.out, moved);
+  const done: string[] = [];
+  const again = await trainDemoJudge(
+    { ...options, out: moved, threads: 2 },
+    { onProgress: (stage, count) => count > 0 && done.push(stage) },
+  );
+  assert.ok((await readFile(again.weights)).equals(before));
+  assert.not.ok(done.includes('reward model'), JSON.stringify(done));
 });
 
 test.run();

@@ -37,8 +37,9 @@ async function train(
   change: Partial<FrmOptions> = {},
   events: FrmEvents = {},
   some: readonly Label[] = labels,
+  threads = 1,
 ): Promise<Run> {
-  using device = await openDevice('cpu', { threads: 1 });
+  using device = await openDevice('cpu', { threads });
   const steps: FrmStep[] = [];
   const out = join(folder, name);
   const result = await trainFrm(
@@ -162,11 +163,15 @@ test('a run that was stopped goes on to the same bits; another one is refused', 
     },
   );
   assert.equal([first.result, first.steps.length], [undefined, 12]);
+  assert.match((await errorOf(() => train('parts', {}, {}, labels, 2))).message, /threads: "1", now "2"/);
   const rest = await train('parts');
   assert.is(rest.steps[0].step, 13);
   await sameRun(rest.out, whole.out);
   const done = await train('parts');
   assert.equal([done.steps.length, done.result!.best.step], [0, whole.result!.best.step]);
+  // Nothing is left to do that threads would change.
+  assert.is((await train('parts', {}, {}, labels, 2)).steps.length, 0);
+  await sameRun(rest.out, whole.out);
   for (const change of [{ seed: 1 }, { accumulate: 1 }, { weightDecay: 0 }]) {
     assert.is((await errorOf(() => train('parts', change))).code, 'ERR_CHECKPOINT');
   }

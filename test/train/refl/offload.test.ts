@@ -34,7 +34,7 @@ async function train(device: Device, kind: Kind, changed: Partial<ReflOptions> &
     parameters,
     pairs,
     models,
-    { ...options, steps: 4, ...changed },
+    { ...options, steps: 2, ...changed },
     { onStart: (start) => starts.push(start) },
   );
   models.trainee.dispose();
@@ -57,7 +57,7 @@ for (const kind of ['diffbir', 'osediff'] as const) {
     // What is away is not on the device, but for buffers to pass through.
     const saved = plain.start.stateBytes - away.start.stateBytes;
     assert.ok(saved > 0 && saved < away.start.hostBytes, `${saved} of ${away.start.hostBytes}`);
-    await train(device, kind, { out: at('both'), offload: true, steps: 2 });
+    await train(device, kind, { out: at('both'), offload: true, steps: 1 });
     const both = await train(device, kind, { out: at('both') });
     for (const { state } of [away, both]) {
       assert.equal([...state.keys()], [...plain.state.keys()]);
