@@ -55,6 +55,21 @@ const bool added = [] {
   add("parts without a step", {9, 24, 7 * 32, 1, false, true, true}, &many);
   add("rows apart, in parts", {24, 36, 72, 3, false, false, true, 8}, &two);
   add("rows apart by 3, in parts", {24, 37, 72, 3, false, false, true, 3}, &two);
+  const MmaPlan large = {MmaTile::large, 1};
+  for (const int apart : {1, 4}) {
+    const std::string name = "matrices apart by " + std::to_string(apart);
+    Product p = {24, 40, 72, 3, false, true, true};
+    p.apart = apart;
+    add(name, p, &large);
+    add(name + ", in parts", p, &two);
+    p.finishing = {{{Code::kAdd, 1, 1}}};
+    add(name + ", finished", p, &large);
+  }
+  Product steps = {35, 72, 40, 1, false, true};
+  steps.whole = true;
+  steps.finishing = {{{Code::kAdd, 1, 1}, {Code::kMul, 7}, {Code::kAffine, 0, 0.75, -0.25}}};
+  add("rounded between steps", steps);
+  add("rounded between steps, in parts", steps, &two);
   add("no sum", {5, 9, 0, 2, false, false, true});
   add("more row tiles than a group", {64 * 17 + 1, 72, 8, 1, false, true}, nullptr);
   add("of a chosen plan", {77, 40, 1024, 1, false, true, true});
@@ -69,6 +84,7 @@ const bool added = [] {
       add(name + ", " + tileName, p, &whole);
     }
     add(name + ", in parts", {35, 36, 72, 3, false, true, true, 4, 0, false, finishing}, &two);
+    add(name + ", rows apart by 3", {35, 36, 72, 3, false, true, true, 3, 0, false, finishing}, &two);
     add(name + ", odd columns", {35, 21, 40, 3, false, false, true, 3, 0, false, finishing});
     add(name + ", odd columns in parts", {35, 21, 72, 3, false, false, true, 0, 1, false, finishing}, &two);
   }

@@ -16,23 +16,29 @@ struct Product {
   size_t skip = 0;      // elements by which all three are misaligned
   bool shared = false;  // one b for all products
   Finishing finishing = {};
+  int apart = 0;       // elements between one matrix of the batch and the next, of all three
+  bool whole = false;  // whole numbers up to 20, whose sums are exact: c is the naive loop's to the bit
 };
 
-/** run(shape, a, b, bias or null, c, epilogue) makes c, whose error is at most twice that of rounding the exact one. */
+/** run(shape, a, b, bias or null, c, epilogue) makes c, whose error is at most twice that of a loop in T. */
 template <class T, class Run>
 void compareProduct(const Product& p, Run&& run) {
   const int rowsA = p.transposeA ? p.k : p.m, rowsB = p.transposeB ? p.n : p.k;
   GemmShape s = {p.batch, p.m, p.n, p.k, p.transposeA, p.transposeB, 0, 0, p.n + p.extra, 0, 0, 0};
   s.lda = (p.transposeA ? p.m : p.k) + p.extra;
   s.ldb = (p.transposeB ? p.k : p.n) + p.extra;
-  s.strideA = static_cast<int64_t>(rowsA) * s.lda;
-  s.strideB = p.shared ? 0 : static_cast<int64_t>(rowsB) * s.ldb;
-  s.strideC = static_cast<int64_t>(p.m) * s.ldc;
-  // What lies between rows is never read: it is NaN.
+  s.strideA = static_cast<int64_t>(rowsA) * s.lda + p.apart;
+  s.strideB = p.shared ? 0 : static_cast<int64_t>(rowsB) * s.ldb + p.apart;
+  s.strideC = static_cast<int64_t>(p.m) * s.ldc + p.apart;
+  // What lies between rows and matrices is never read: it is NaN.
   const auto matrix = [&](int count, int rows, int ld, uint64_t seed) {
-    std::vector<double> values = uniform(static_cast<size_t>(count) * rows * ld, -1, 1, seed);
-    for (size_t i = 0; i < values.size(); ++i)
-      if (static_cast<int>(i % ld) >= ld - p.extra) values[i] = NAN;
+    const size_t each = static_cast<size_t>(rows) * ld + p.apart;
+    std::vector<double> values = uniform(count * each, -1, 1, seed);
+    for (size_t i = 0; i < values.size(); ++i) {
+      const size_t at = i % each;
+      if (p.whole) values[i] = std::round(values[i] * 20);
+      if (at >= each - p.apart || static_cast<int>(at % ld) >= ld - p.extra) values[i] = NAN;
+    }
     return values;
   };
   const Input<T> a(matrix(p.batch, rowsA, s.lda, 61), p.skip),
@@ -50,7 +56,9 @@ void compareProduct(const Product& p, Run&& run) {
   const std::vector<double> x = a.values(), y = b.values(), z = bias.values(),
                             found = toFloat ? wide.values() : narrow.values();
   std::vector<double> actual, exact, naive;
-  for (int i = 0; i < p.batch; ++i)
+  for (int i = 0; i < p.batch; ++i) {
+    for (int at = 1; at <= p.apart; ++at)
+      if (!std::isnan(found[(i + 1) * s.strideC - at])) fail("something was written behind matrix %d", i);
     for (int row = 0; row < p.m; ++row)
       for (int column = 0; column < s.ldc; ++column) {
         const double got = found[i * s.strideC + static_cast<size_t>(row) * s.ldc + column];
@@ -70,5 +78,8 @@ void compareProduct(const Product& p, Run&& run) {
         exact.push_back(finisher.of(sum, place, column));
         naive.push_back(finisher.naively(sum, place, column));
       }
-  expectNoWorse(actual, exact, naive, 2, "c");
+  }
+  if (!p.whole) return expectNoWorse(actual, exact, naive, 2, "c");
+  for (size_t i = 0; i < actual.size(); ++i)
+    if (actual[i] != naive[i]) fail("element %zu is %.9g and should be %.9g", i, actual[i], naive[i]);
 }

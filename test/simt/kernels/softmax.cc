@@ -88,6 +88,18 @@ void limits(unsigned width) {
     if (!std::isnan(sums[row])) fail("row %zu sums to %g", row, sums[row]);
 }
 
+/** One number so far above the others that exponentials about another warp's largest would be infinite. */
+template <class T>
+void peak() {
+  const Rows rows = {1, 2061};
+  Values values(rows.width, -200);
+  values[0] = 200;
+  const Input<T> x(values);
+  Output<T> y(x.size());
+  check(softmax(rows, true, x.data(), y.data(), nullptr));
+  expectRounded<T>(y.values(), exactly(rows, true, values), 3e-6, 2, "y");
+}
+
 template <class T>
 void add(const std::string& type) {
   const Rows all[] = {{1, 1}, {9, 7}, {3, 77}, {17, 40}, {8, 264}, {3, 1024}, {2, 1025}, {3, 2056}, {1, 2061}};
@@ -104,6 +116,7 @@ void add(const std::string& type) {
     });
   for (const unsigned width : {120u, 1203u})
     addCase(type + " limits of " + std::to_string(width), [=] { limits<T>(width); });
+  addCase(type + " logarithm, one number far above", peak<T>);
 }
 
 const bool added = [] {
