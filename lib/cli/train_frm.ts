@@ -58,7 +58,7 @@ export const trainFrmCommand: CommandModule<object, Args> = {
       average: flag('judge and keep averages of the weights'),
       recompute: flag('compute blocks twice, to save memory'),
       dtype: {
-        ...text('what the towers compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 is slower'),
+        ...text('what the towers compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 saves no time'),
         choices: ['auto', 'f32', 'bf16'] as const,
         default: 'auto' as const,
       },

@@ -119,7 +119,7 @@ export const trainReflCommand: CommandModule<object, Args> = {
         recompute: flag('compute blocks twice, to save memory'),
         offload: flag("keep AdamW's moments in the host's memory, to save the device's: the same bits"),
         dtype: {
-          ...text('what networks compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 is slower'),
+          ...text('what networks compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 saves no time'),
           choices: ['auto', 'f32', 'bf16'] as const,
           default: 'auto' as const,
         },

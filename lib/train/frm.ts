@@ -58,7 +58,7 @@ export interface FrmOptions {
   readonly average: boolean;
   /** Whether blocks are computed a second time in the backward pass, to save memory. */
   readonly recompute: boolean;
-  /** What the towers compute in; weights, moments and sums stay float32. On the CPU bf16 is slower. */
+  /** What the towers compute in; weights, moments and sums stay float32. On the CPU bf16 saves no time. */
   readonly dtype: 'f32' | 'bf16';
   /** Caption of pairs that have none. */
   readonly caption?: string;

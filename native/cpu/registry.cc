@@ -91,8 +91,8 @@ void round(const Tensor& narrow, const Tensor& wide) {
 }
 
 // A node with operands of 16 bits: its float32 kernel, on copies of them in scratch memory, whose results are rounded.
-// That moves 6 bytes more for each of their elements, weights' too, and is slower than float32 throughout: it is for
-// the numbers of networks in 16 bits, where no GPU is.
+// That moves 6 bytes more for each of their elements, and packs weights at every run: it is for the numbers of networks
+// in 16 bits where no GPU is, and not for speed.
 Bound bindWidened(const NodeSpec& node, Bind bind) {
   NodeSpec spec = node;
   for (size_t i = 0; i < node.inputs.size(); i++) {
