@@ -116,7 +116,8 @@ void compare(const ConvShape& s, Pass pass, const MmaPlan* plan, size_t skip, co
     });
   }
   for (size_t i = 0; i < actual.size(); ++i)
-    if (!std::isfinite(actual[i])) fail("element %zu is %g", i, actual[i]);
+    if (!std::isfinite(actual[i]) || rounded<T>(actual[i]) != actual[i])
+      fail("element %zu is %.9g, which T does not hold", i, actual[i]);
   expectNoWorse(actual, exact, naive, 2, "the result");
 }
 

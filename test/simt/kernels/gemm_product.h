@@ -66,7 +66,8 @@ void compareProduct(const Product& p, Run&& run) {
           if (!std::isnan(got)) fail("row %d: element %d of %d was written", row, column, p.n);
           continue;
         }
-        if (!std::isfinite(got)) fail("row %d, column %d: %g", row, column, got);
+        if (!std::isfinite(got) || rounded<T>(got) != got)
+          fail("row %d, column %d: %.9g, which T does not hold", row, column, got);
         double sum = p.bias ? z[column] : 0;
         for (int k = 0; k < p.k; ++k)
           sum += x[i * s.strideA +
