@@ -50,9 +50,13 @@ check('without a toolkit', () => {
   assert.match(reason, /built without nvcc/);
 });
 
-// PTX, which costs least: test/simt/nvcc.test.ts compiles the kernels for the chips.
+// PTX, which costs least: test/simt/nvcc.test.ts compiles the kernels for the chips. The host's code is compiled here alone.
 check('with what this machine has', () => {
-  const { abi, devices, reason, toolkit, other } = build('with', '-DCMAKE_CUDA_ARCHITECTURES=80-virtual');
+  const { abi, devices, reason, toolkit, other } = build(
+    'with',
+    '-DCMAKE_CUDA_ARCHITECTURES=80-virtual',
+    '-DCMAKE_CUDA_FLAGS=--Werror all-warnings',
+  );
   assert.equal([abi, other], [known, false]);
   if (devices) assert.is(reason, '');
   else assert.match(reason, toolkit.startsWith('CUDA') ? /no CUDA device/ : /built without nvcc/);
