@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { arrayOf, type DType, type TypedArray } from '../../lib/graph/dtype.ts';
-import { add, cast, full, neg } from '../../lib/graph/ops/elementwise.ts';
+import { add, affine, cast, full, neg } from '../../lib/graph/ops/elementwise.ts';
 import { concat, transpose } from '../../lib/graph/ops/layout.ts';
-import { linear } from '../../lib/graph/ops/matmul.ts';
-import { accumulate, globalNorm } from '../../lib/graph/ops/optim.ts';
+import { linear, matmul } from '../../lib/graph/ops/matmul.ts';
+import { accumulate, assign, globalNorm } from '../../lib/graph/ops/optim.ts';
 import { input, parameterLeaf } from '../../lib/graph/tensor.ts';
 import { type Device, evaluate, openDevice, type Parameters } from '../../lib/runtime/index.ts';
 import { fromFloat32, toFloat32 } from '../../lib/weights/half.ts';
@@ -130,15 +130,24 @@ function sameNumbers(actual: TypedArray, expected: TypedArray, what: string): vo
   sameBits(actual.subarray(nan + 1), expected.subarray(nan + 1), what);
 }
 
-test('the CPU moves and converts 16 bits, and says so where it would have to compute in them', async () => {
+test('the CPU moves and converts 16 bits, rounds what it computes of them, and updates nothing in them', async () => {
   const x = cast(input('x', [2, 3]), 'bf16');
   const feeds = { x: Float32Array.of(1, 2, 3, 4, 5, 6) };
   const moved = concat([transpose(x, [1, 0]), full([3, 1], 7, 'bf16')], 1);
   const { y } = await evaluate(device, { y: cast(moved, 'f32') }, feeds);
   assert.equal([...y], [1, 4, 7, 2, 5, 7, 3, 6, 7]);
-  const error = await errorOf(() => evaluate(device, { y: globalNorm([x]) }, feeds));
+  const product = matmul(x, cast(input('w', [3, 1]), 'bf16'));
+  const outputs = { product: cast(product, 'f32'), norm: globalNorm([x]) };
+  const { product: rounded, norm } = await evaluate(device, outputs, { ...feeds, w: Float32Array.of(256, 1, 1) });
+  assert.equal([...rounded], [260, 1032], '261 and 1035 take more than eight bits');
+  assert.is(norm[0], Math.fround(Math.sqrt(91)), 'statistics are float32');
+  const narrow = parameterLeaf([2], 'bf16');
+  parameters.add(narrow);
+  const ok = full([1], 1, 'bf16');
+  const updates = [assign(ok, [[narrow, affine(narrow, 2)]])];
+  const error = await errorOf(() => device.compile({ outputs: {}, updates }, { parameters }));
   assert.is(error.code, 'ERR_DTYPE');
-  assert.match(error.message, /globalNorm got bf16\[2,3\].*cast/);
+  assert.match(error.message, /assign cannot update bf16\[2\] on the CPU: keep it in f32/);
 });
 
 test('I64 values that fit become 32-bit, others are refused', async () => {
