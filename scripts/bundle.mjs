@@ -37,10 +37,10 @@ for (const name of readdirSync('build/simt/device').filter((it) => /^\w+$/.test(
 }
 for (const name of needs(['uvu'])) copy(`node_modules/${name}`);
 copy('scripts/bundle.sh', 'run.sh');
-// Reference numbers, where they are beside the project.
+// Reference numbers of whole networks, where they are beside the project; single operators have their tests.
 const golden = '../shared/golden';
 if (existsSync(golden)) {
-  const files = readdirSync(golden).filter((name) => /^(ops|(unet|vae|swinir)_tiny)\.safetensors$/.test(name));
+  const files = readdirSync(golden).filter((name) => /^(unet|vae|swinir)_tiny\.safetensors$/.test(name));
   for (const name of files) copy(join(golden, name), `golden/${name}`);
 }
 writeFileSync(join(bundle, 'revision'), execFileSync('git', ['rev-parse', 'HEAD']));
