@@ -193,19 +193,8 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
   if (aligned && heldOut === undefined) throw new UsageError('--aligned says what --held-out names');
   if (args.promptCaptions && args.captions === undefined) throw new UsageError('--prompt-captions needs --captions');
   const captionOf = args.captions === undefined ? undefined : await findCaptions(args.captions);
-  const {
-    steps,
-    batch,
-    accumulate,
-    lr,
-    recompute,
-    validateEvery,
-    checkpointEvery,
-    override,
-    compat,
-    onAlarm,
-    offload,
-  } = args;
+  const { steps, batch, accumulate, lr, validateEvery, checkpointEvery, override, onAlarm } = args;
+  const { recompute, offload, compat } = args;
   const photographs = await Promise.all(sources.map(sourceOf));
   using device = await openDevice(name, { threads });
   const isNarrow = args.dtype === 'auto' ? device.kind !== 'cpu' : args.dtype === 'bf16';

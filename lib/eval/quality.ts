@@ -31,7 +31,7 @@ export interface Fidelity {
 }
 
 /** A network that sees images [N, H, W, 3] of 0 to 255 in several maps of features, [N, h, w, C] each. */
-export interface Seeing {
+export interface FeatureNetwork {
   features(images: Tensor): Tensor[];
 }
 
@@ -41,7 +41,12 @@ export interface Seeing {
  * added; [N]. Of LPIPS's form, with other networks and without learned weights: not LPIPS. Where nothing else is said it is
  * one of face-api's recognition network, in its four stages.
  */
-export function featureDistance(network: Seeing, a: Tensor, b: Tensor, side: number = FaceRecognition.size): Tensor {
+export function featureDistance(
+  network: FeatureNetwork,
+  a: Tensor,
+  b: Tensor,
+  side: number = FaceRecognition.size,
+): Tensor {
   const maps = (x: Tensor): Tensor[] =>
     network.features(affine(clamp(resize(x, [side, side], { mode: 'bilinear', antialias: true }), 0, 1), 255));
   const theirs = maps(b);

@@ -59,6 +59,7 @@ export interface Look {
   readonly step: number;
   /** Its `others` are {@link otherMeasures}. */
   readonly observation: Observation;
+  /** The same picture by picture. */
   readonly each: Each;
   /** By the judge as it is then, as `train refl` says them. */
   readonly alarms: readonly Alarm[];

@@ -1,7 +1,7 @@
 import { bootstrapMean, type Mean } from '../eval/interval.ts';
 import { type ArmResult, type ArmSettings, lastOf } from './arm.ts';
 import type { Experiment, Finding } from './report.ts';
-import { measured } from './values.ts';
+import { measured, signed } from './values.ts';
 
 /** `demo refl`: one run whose judge goes on learning, and one whose judge does not. */
 export const reflDemo = (settings: ArmSettings): Experiment => ({
@@ -42,9 +42,6 @@ export function changed(what: string, { looks }: ArmResult, name: string, how: k
     reached: wanted[how](change),
   };
 }
-
-/** With a sign that is as wide as a digit. */
-export const signed = (value: number): string => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(4)}`;
 
 /** Whether a run raised alarms, and when first. */
 export function alarmed({ looks, from }: ArmResult): Omit<Finding, 'what'> {

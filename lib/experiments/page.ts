@@ -2,10 +2,9 @@ import { escapeUTF8 } from 'entities';
 import sharp from 'sharp';
 import { curvesChart } from '../eval/charts.ts';
 import { type ArmResult, type Look, lastOf } from './arm.ts';
-import { signed } from './demo.ts';
 import type { Material } from './material.ts';
 import type { ExperimentReport } from './report.ts';
-import { type Value, values } from './values.ts';
+import { signed, type Value, values } from './values.ts';
 
 /** Pictures that are shown. */
 const mostShown = 6;

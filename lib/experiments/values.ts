@@ -38,3 +38,6 @@ export const values: readonly Value[] = [
 
 export const measured = (observation: Observation, name: string): number =>
   values.find((value) => value.name === name)!.of(observation)!;
+
+/** A change with its sign, which is as wide as a digit. */
+export const signed = (value: number): string => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(4)}`;

@@ -93,9 +93,7 @@ export async function makeCandidates(
           ...candidate.recipe,
         };
         const line = known.get(image);
-        // Lines of older folders have the path as it was given.
-        const ways = [record, { ...record, source: face.path }].map((way) => JSON.stringify(way));
-        if (line && !ways.includes(JSON.stringify(line.record))) {
+        if (line && JSON.stringify(line.record) !== JSON.stringify(record)) {
           const both = `${JSON.stringify(line.record)}, not ${JSON.stringify(record)}`;
           throw new ReflError('ERR_DATA', `${line.where}: the picture was made with ${both}: give another folder`);
         }

@@ -64,6 +64,7 @@ export interface ReflObservation {
   /** Steps that were made. */
   readonly step: number;
   readonly observation: Observation;
+  /** The same image by image. */
   readonly each: Each;
   /** What has become worse since the first look in a way that the reward does not tell. */
   readonly alarms: readonly Alarm[];
@@ -103,16 +104,9 @@ export async function trainRefl(
   options: ReflOptions,
   { signal, onStart, onStep, onObserved }: ReflEvents = {},
 ): Promise<string | undefined> {
-  const {
-    out,
-    steps,
-    checkpointEvery,
-    validateEvery = 500,
-    override = false,
-    onAlarm = 'warn',
-    offload: __,
-    ...decisive
-  } = options;
+  // Where moments wait changes no bits: a run may go on with them elsewhere.
+  const { offload: __, ...rest } = options;
+  const { out, steps, checkpointEvery, validateEvery = 500, override = false, onAlarm = 'warn', ...decisive } = rest;
   await makeFolder(out);
   using _ = await Lock.take(join(out, '.lock'), out);
   await removeUnfinished(out);
