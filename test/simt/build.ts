@@ -83,6 +83,15 @@ function stateOf(command: string, files: string[]): string | undefined {
 
 const busy = new Set<string>();
 
+/** The process that holds a lock; 0 where it was released just now, or is not yet written in it. */
+function ownerOf(lock: string): number {
+  try {
+    return Number(readFileSync(lock, 'utf8'));
+  } catch {
+    return 0;
+  }
+}
+
 /** Two processes that want the same file: the later one waits and finds it made. */
 async function locked(name: string, fn: () => Promise<void>): Promise<void> {
   const lock = `${name}.lock`;
@@ -92,7 +101,7 @@ async function locked(name: string, fn: () => Promise<void>): Promise<void> {
         writeFileSync(lock, String(process.pid), { flag: 'wx' });
         break;
       } catch {
-        const owner = existsSync(lock) ? Number(readFileSync(lock, 'utf8')) : 0;
+        const owner = ownerOf(lock);
         try {
           if (owner) process.kill(owner, 0);
         } catch {
