@@ -7,7 +7,7 @@ import { hacking } from '../experiments/hacking.ts';
 import { interval } from '../experiments/interval.ts';
 import { reflMaterial } from '../experiments/material.ts';
 import { type Experiment, type ExperimentReport, runExperiment } from '../experiments/report.ts';
-import { demoArm } from '../experiments/settings.ts';
+import { demoArm, hackingArm } from '../experiments/settings.ts';
 import { photographs } from './demo.ts';
 import { interrupted } from './interrupt.ts';
 import { deviceOptions } from './options.ts';
@@ -53,7 +53,7 @@ export const demoReflCommand = commandOf(
 export const hackingCommand = commandOf(
   'hacking',
   'train by a judge that stays as it is until the watch is alarmed, then by one that learns',
-  hacking(demoArm),
+  hacking(hackingArm),
 );
 export const ablationCommand = commandOf(
   'ablation',

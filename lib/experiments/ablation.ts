@@ -1,7 +1,6 @@
-import type { ArmResult, ArmSettings } from './arm.ts';
-import { lastOf } from './arm.ts';
+import { type ArmResult, type ArmSettings, lastOf } from './arm.ts';
 import type { Experiment, Finding } from './report.ts';
-import { values } from './values.ts';
+import { changeOf, told, values } from './values.ts';
 
 /** Leaves out one part of the training after another. */
 export const ablation = (settings: ArmSettings): Experiment => ({
@@ -29,16 +28,23 @@ export const ablation = (settings: ArmSettings): Experiment => ({
     return results;
   },
   findings: ([all, ...others]) =>
-    others.map((other) => ({ ...worse(all, other), what: `the pictures are worse ${other.says}` })),
+    others.map((other) => ({ ...compareEnds(all, other), what: `the pictures are worse ${other.says}` })),
 });
 
-/** By which of the distances to the photographs a run ended farther away than another. */
-function worse(all: ArmResult, other: ArmResult): Omit<Finding, 'what'> {
-  const compared = values.filter(({ name }) => ['perceptual', 'identity', 'landmarks', 'lpips'].includes(name));
-  const told = compared.flatMap(({ name, of }) => {
-    const [a, b] = [all, other].map((arm) => of(lastOf(arm).observation));
-    return a === undefined || b === undefined ? [] : [{ name, ratio: b / a - 1 }];
-  });
-  const found = told.map(({ name, ratio }) => `${name} ${ratio < 0 ? '−' : '+'}${Math.abs(100 * ratio).toFixed(2)}%`);
-  return { found: found.join(', '), reached: told.every(({ ratio }) => ratio > 0) };
+/** By what pictures are compared: measures that nothing trains by, and the texture that a fooled restorer paints. */
+const compared = ['independent', 'perceptual', 'identity', 'landmarks', 'lpips', 'repetition'];
+
+/** By what the pictures of a run ended worse than those of another, and by what better; changes that chance explains are none. */
+function compareEnds(all: ArmResult, other: ArmResult): Omit<Finding, 'what'> {
+  const [a, b] = [all, other].map((arm) => lastOf(arm).each);
+  const found = { worse: [] as string[], better: [] as string[] };
+  for (const { name, better } of values) {
+    if (!compared.includes(name) || !a[name]) continue;
+    const change = changeOf(name, a, b);
+    if (change.low > 0 || change.high < 0)
+      found[change.low > 0 === (better === 'higher') ? 'better' : 'worse'].push(`${name} ${told(change)}`);
+  }
+  const { worse, better } = found;
+  const parts = [worse.length && `worse by ${worse.join(', ')}`, better.length && `better by ${better.join(', ')}`];
+  return { found: parts.filter(Boolean).join('; ') || 'no difference', reached: worse.length > 0 && !better.length };
 }

@@ -1,7 +1,7 @@
-import { bootstrapMean, type Mean } from '../eval/interval.ts';
+import type { Mean } from '../eval/interval.ts';
 import { type ArmResult, type ArmSettings, lastOf } from './arm.ts';
 import type { Experiment, Finding } from './report.ts';
-import { measured, signed } from './values.ts';
+import { changeOf, measured, told } from './values.ts';
 
 /** `demo refl`: one run whose judge goes on learning, and one whose judge does not. */
 export const reflDemo = (settings: ArmSettings): Experiment => ({
@@ -33,14 +33,9 @@ const wanted = {
 /** How a value of the people held out changed in a run, picture by picture, and whether as it should. */
 export function changed(what: string, { looks }: ArmResult, name: string, how: keyof typeof wanted): Finding {
   const [before, after] = [looks[0], lastOf({ looks })];
-  const change = bootstrapMean(after.each[name].map((value, i) => value - before.each[name][i]));
+  const change = changeOf(name, before.each, after.each);
   const [from, to] = [before, after].map(({ observation }) => measured(observation, name).toFixed(4));
-  const [mean, low, high] = [change.mean, change.low, change.high].map(signed);
-  return {
-    what,
-    found: `${from} at first, ${to} at the end: ${mean} (95%: ${low} to ${high})`,
-    reached: wanted[how](change),
-  };
+  return { what, found: `${from} at first, ${to} at the end: ${told(change)}`, reached: wanted[how](change) };
 }
 
 /** Whether a run raised alarms, and when first. */

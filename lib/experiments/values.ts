@@ -1,3 +1,5 @@
+import { bootstrapMean, type Mean } from '../eval/interval.ts';
+import type { Each } from '../train/refl/validation.ts';
 import type { Observation } from '../train/refl/watch.ts';
 
 /** A measure of the people held out, for readers. */
@@ -41,3 +43,10 @@ export const measured = (observation: Observation, name: string): number =>
 
 /** A change with its sign, which is as wide as a digit. */
 export const signed = (value: number): string => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(4)}`;
+
+/** How a value changed between two looks at the same pictures, with the interval that pictures one by one allow. */
+export const changeOf = (name: string, before: Each, after: Each): Mean =>
+  bootstrapMean(after[name].map((value, i) => value - before[name][i]));
+
+/** A change and its interval, for readers. */
+export const told = ({ mean, low, high }: Mean): string => `${signed(mean)} (95%: ${signed(low)} to ${signed(high)})`;

@@ -7,7 +7,7 @@ import sharp from 'sharp';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ablation } from '../../lib/experiments/ablation.ts';
-import { type Arm, type ArmSettings, type Look, lastOf, runArm } from '../../lib/experiments/arm.ts';
+import { type Arm, type ArmResult, type ArmSettings, type Look, lastOf, runArm } from '../../lib/experiments/arm.ts';
 import { reflDemo } from '../../lib/experiments/demo.ts';
 import { hacking } from '../../lib/experiments/hacking.ts';
 import { interval } from '../../lib/experiments/interval.ts';
@@ -159,6 +159,28 @@ test('experiments share their arms with the demonstration', async () => {
     assert.is(new Set(arms).size, 5);
     for (const one of demo) assert.ok(arms.includes(one), experiment.name);
   }
+});
+
+test('an ablation tells what chance does not explain', () => {
+  const from = { perceptual: [0.5, 0.7, 0.6, 0.8], identity: [0.3, 0.4, 0.5, 0.6], independent: [0, 0.1, 0.2, 0.3] };
+  const arm = (change: Partial<Record<keyof typeof from, number[]>>) => {
+    const each = Object.fromEntries(
+      Object.entries(from).map(([name, all]) => [
+        name,
+        all.map((value, i) => value + (change[name as keyof typeof from]?.[i] ?? 0)),
+      ]),
+    );
+    return { looks: [{ each }] } as unknown as ArmResult;
+  };
+  const same = arm({ identity: [0.1, -0.1, 0.1, -0.1] });
+  const poorer = arm({ perceptual: [0.01, 0.02, 0.01, 0.02], independent: [-0.1, -0.1, -0.2, -0.2] });
+  const mixed = arm({ perceptual: [0.01, 0.01, 0.01, 0.01], independent: [0.1, 0.1, 0.1, 0.1] });
+  const [first, second, third] = ablation(demoArm).findings([arm({}), same, poorer, mixed]);
+  assert.equal([first.found, first.reached], ['no difference', false]);
+  assert.match(second.found, /^worse by independent −0\.1500 \(95%: .*\), perceptual \+0\.0150 \(95%: [^;]*\)$/);
+  assert.ok(second.reached);
+  assert.match(third.found, /^worse by perceptual \+0\.0100 .*; better by independent \+0\.1000 /);
+  assert.not.ok(third.reached);
 });
 
 test('from photographs to a report, and nothing is done twice', async () => {
