@@ -9,8 +9,12 @@ import { signed, type Value, values } from './values.ts';
 /** Pictures that are shown. */
 const mostShown = 6;
 
-/** What of a picture is shown a second time, larger: eyes and nose of an aligned face, as fractions of the side. */
+/** Parts of a picture, as fractions of the side: the second, eyes and nose of an aligned face, is shown larger. */
+const whole = { left: 0, top: 0, side: 1 };
 const detail = { left: 0.28, top: 0.38, side: 0.375 };
+
+/** How many times stronger changes are shown: they are few levels of 255. */
+const amplified = 32;
 
 export const style = `
   body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
@@ -25,8 +29,8 @@ export const style = `
 /** A report as a page that needs nothing beside itself: findings, figures, curves as SVG, pictures. */
 export async function experimentPage(report: ExperimentReport, material: Material): Promise<string> {
   const { title, asks, findings, arms, people, seconds } = report;
-  const shown = values.filter((value) => value.of(arms[0].looks[0].observation) !== undefined);
-  const charts = await Promise.all(shown.map((value) => curves(value, arms)));
+  const measures = values.filter((value) => value.of(arms[0].looks[0].observation) !== undefined);
+  const charts = await Promise.all(measures.map((value) => curves(value, arms)));
   return `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -42,7 +46,7 @@ ${table(
 <p>Means over ${people.pictures} degraded pictures of ${people.held.length} people (${people.held.map(escapeUTF8).join(', ')}) whom neither the
 restorer nor any judge was trained on. They are few: small differences mean nothing. Intervals take pictures as independent, which those of
 one person are not.</p>
-${table(['', 'at first', ...arms.map(({ says }) => says)], figures(shown, arms))}
+${table(['', 'at first', ...arms.map(({ says }) => says)], figures(measures, arms))}
 <h2>What the watch said</h2>
 <p>A detector is named with the number of updates after which it was raised first. By the judge that trains, it is what a user of
 <code>train refl</code> reads; a judge that learns soon prefers the photographs, which keeps detectors quiet that want the reward to rise, so
@@ -56,6 +60,8 @@ ${table(
 ${charts.map((svg) => `<figure>${svg}</figure>`).join('\n')}
 </div>
 <h2>Pictures</h2>
+<p>Of each picture the whole, eyes and nose, and what the training changed, made ${amplified} times stronger: a restorer that fools its judge
+paints textures everywhere.</p>
 ${await pictures(arms, material)}
 <h2>Settings</h2>
 ${table(
@@ -75,8 +81,8 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
 
 const arrows = { higher: ' ↑', lower: ' ↓', zero: ' → 0' } as const;
 
-function figures(shown: readonly Value[], arms: readonly ArmResult[]): string[][] {
-  return shown.map(({ says, better, of }) => {
+function figures(measures: readonly Value[], arms: readonly ArmResult[]): string[][] {
+  return measures.map(({ says, better, of }) => {
     const first = of(arms[0].looks[0].observation)!;
     const cell = (arm: ArmResult): string => {
       const last = of(lastOf(arm).observation)!;
@@ -120,27 +126,41 @@ function settingsOf(arm: ArmResult): Record<(typeof settingNames)[number], strin
 
 async function pictures(arms: readonly ArmResult[], { side, held }: Material): Promise<string> {
   const heads = ['input', 'at first', ...arms.map(({ says }) => says), 'photograph'];
+  const [begin, ...ends] = [arms[0].sheets.first, ...arms.map(({ sheets }) => sheets.last)];
   const rows: string[] = [];
   for (const i of held.slice(0, mostShown).keys()) {
-    const sheets = [arms[0].sheets.first, ...arms.map(({ sheets }) => sheets.last)];
-    const cells = [
-      { sheet: sheets[0], column: 0 },
-      ...sheets.map((sheet) => ({ sheet, column: 1 })),
-      { sheet: sheets[0], column: 2 },
-    ];
-    const cut = async (left: number, top: number, width: number): Promise<string[]> =>
-      Promise.all(
-        cells.map(async ({ sheet, column }) => {
-          const region = { left: column * side + left, top: i * side + top, width, height: width };
-          const whole = sharp(sheet).extract(region).resize(side, side, { kernel: 'nearest' });
-          const bytes = await whole.jpeg({ quality: 92, chromaSubsampling: '4:4:4' }).toBuffer();
-          return `<img src="data:image/jpeg;base64,${bytes.toString('base64')}" alt="">`;
-        }),
-      );
-    const at = (share: number): number => Math.round(share * side);
-    rows.push(...(await cut(0, 0, side)), ...(await cut(at(detail.left), at(detail.top), at(detail.side))));
+    const cut = (sheet: string, column: number, { left, top, side: share } = whole): Promise<Buffer> => {
+      const width = Math.round(share * side);
+      const at = { left: column * side + Math.round(left * side), top: i * side + Math.round(top * side) };
+      const region = sharp(sheet).extract({ ...at, width, height: width });
+      return region.resize(side, side, { kernel: 'nearest' }).png().toBuffer();
+    };
+    for (const part of [whole, detail]) {
+      const restored = [begin, ...ends].map((sheet) => cut(sheet, 1, part));
+      rows.push(...(await Promise.all([cut(begin, 0, part), ...restored, cut(begin, 2, part)].map(shown))));
+    }
+    const before = await cut(begin, 1);
+    const changes = ends.map(async (end) => shown(difference(await cut(end, 1), before)));
+    rows.push('<span></span>', '<span></span>', ...(await Promise.all(changes)), '<span></span>');
   }
   const columns = `style="grid-template-columns: repeat(${heads.length}, 1fr)"`;
   const labels = heads.map((head) => `<span>${escapeUTF8(head)}</span>`);
   return `<div class="pictures" ${columns}>\n${[...labels, ...rows].join('\n')}\n</div>`;
+}
+
+/** How far a picture is from another, {@link amplified}. */
+async function difference(picture: Buffer, other: Buffer): Promise<Buffer> {
+  const apart = sharp(picture).composite([{ input: other, blend: 'difference' }]);
+  // Of a picture of its own: sharp composes last.
+  return sharp(await apart.png().toBuffer())
+    .linear(amplified, 0)
+    .png()
+    .toBuffer();
+}
+
+async function shown(picture: Buffer | Promise<Buffer>): Promise<string> {
+  const bytes = await sharp(await picture)
+    .jpeg({ quality: 92, chromaSubsampling: '4:4:4' })
+    .toBuffer();
+  return `<img src="data:image/jpeg;base64,${bytes.toString('base64')}" alt="">`;
 }

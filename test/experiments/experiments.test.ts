@@ -136,8 +136,8 @@ test('hacking ends at an alarm, and the repair begins there', async ({ device, m
     for (const value of [independent!, distances.perceptual, distances.identity, others!.psnr])
       assert.ok(page.includes(`>${value.toFixed(4)} (`), String(value));
   }
-  // Two pictures, whole and in detail: input, at first, both arms, photograph.
-  assert.is([...page.matchAll(/<img /g)].length, 2 * 2 * 5);
+  // Two pictures, whole and in detail: input, at first, both arms, photograph; and what changed in the arms.
+  assert.is([...page.matchAll(/<img /g)].length, 2 * (2 * 5 + 2));
   assert.ok([...page.matchAll(/<svg /g)].length >= 11);
   assert.match(page, /What &amp; why\?/);
 });
