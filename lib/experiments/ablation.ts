@@ -28,23 +28,22 @@ export const ablation = (settings: ArmSettings): Experiment => ({
     return results;
   },
   findings: ([all, ...others]) =>
-    others.map((other) => ({ ...compareEnds(all, other), what: `the pictures are worse ${other.says}` })),
+    others.map((other) => ({ ...comparison(all, other), what: `something is lost ${other.says}` })),
 });
 
 /** By what pictures are compared: measures that nothing trains by, and the texture that a fooled restorer paints. */
 const compared = ['independent', 'perceptual', 'identity', 'landmarks', 'lpips', 'repetition'];
 
-/** By what the pictures of a run ended worse than those of another, and by what better; changes that chance explains are none. */
-function compareEnds(all: ArmResult, other: ArmResult): Omit<Finding, 'what'> {
+/** What a run lost in comparison to another, and what it gained, at their ends; changes that chance explains are neither. */
+function comparison(all: ArmResult, other: ArmResult): Omit<Finding, 'what'> {
   const [a, b] = [all, other].map((arm) => lastOf(arm).each);
-  const found = { worse: [] as string[], better: [] as string[] };
+  const changes = { lost: [] as string[], gained: [] as string[] };
   for (const { name, better } of values) {
     if (!compared.includes(name) || !a[name]) continue;
     const change = changeOf(name, a, b);
     if (change.low > 0 || change.high < 0)
-      found[change.low > 0 === (better === 'higher') ? 'better' : 'worse'].push(`${name} ${told(change)}`);
+      changes[change.low > 0 === (better === 'higher') ? 'gained' : 'lost'].push(`${name} ${told(change)}`);
   }
-  const { worse, better } = found;
-  const parts = [worse.length && `worse by ${worse.join(', ')}`, better.length && `better by ${better.join(', ')}`];
-  return { found: parts.filter(Boolean).join('; ') || 'no difference', reached: worse.length > 0 && !better.length };
+  const found = Object.entries(changes).flatMap(([which, by]) => (by.length ? [`${which}: ${by.join(', ')}`] : []));
+  return { found: found.join('; ') || 'no difference', reached: changes.lost.length > 0 };
 }

@@ -177,10 +177,10 @@ test('an ablation tells what chance does not explain', () => {
   const mixed = arm({ perceptual: [0.01, 0.01, 0.01, 0.01], independent: [0.1, 0.1, 0.1, 0.1] });
   const [first, second, third] = ablation(demoArm).findings([arm({}), same, poorer, mixed]);
   assert.equal([first.found, first.reached], ['no difference', false]);
-  assert.match(second.found, /^worse by independent −0\.1500 \(95%: .*\), perceptual \+0\.0150 \(95%: [^;]*\)$/);
+  assert.match(second.found, /^lost: independent −0\.1500 \(95%: .*\), perceptual \+0\.0150 \(95%: [^;]*\)$/);
   assert.ok(second.reached);
-  assert.match(third.found, /^worse by perceptual \+0\.0100 .*; better by independent \+0\.1000 /);
-  assert.not.ok(third.reached);
+  assert.match(third.found, /^lost: perceptual \+0\.0100 .*; gained: independent \+0\.1000 /);
+  assert.ok(third.reached);
 });
 
 test('from photographs to a report, and nothing is done twice', async () => {
