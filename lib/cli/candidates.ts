@@ -11,7 +11,7 @@ import { readCaptions } from './captions.ts';
 import { UsageError } from './failure.ts';
 import { prepare } from './inputs.ts';
 import { interrupted } from './interrupt.ts';
-import { deviceOptions, type FileArgs, fileOptions, inputs } from './options.ts';
+import { dashed, deviceOptions, type FileArgs, fileOptions, inputs } from './options.ts';
 
 interface Args extends FileArgs, ModelSource {
   candidates: string[];
@@ -25,38 +25,40 @@ export const candidatesCommand: CommandModule<object, Args> = {
   command: 'candidates <inputs..>',
   describe: 'restore aligned faces in several ways, and pair the results for people to compare',
   builder: (yargs) =>
-    yargs.positional('inputs', inputs).options({
-      out: { ...fileOptions.out, describe: 'folder for <face>/<candidate>.png, candidates.jsonl and pairs.jsonl' },
-      candidates: {
-        describe: `how to restore: [NAME=]MODEL[,seed=N,steps=N...], where MODEL is what restore takes, or one of ${Object.keys(filters).join(', ')}`,
-        type: 'string',
-        array: true,
-        requiresArg: true,
-        default: ['face-256', 'bicubic', 'sharpen', 'denoise'],
-      },
-      perFace: {
-        describe: 'candidates of each face; drawn where there are more',
-        type: 'number',
-        requiresArg: true,
-        default: 4,
-      },
-      seed: { describe: 'of which are drawn, and of their order', type: 'number', requiresArg: true, default: 0 },
-      people: { describe: 'the manifest.json of data faces: who is who', type: 'string', requiresArg: true },
-      weights: { describe: 'the folder with the official files of models', type: 'string', requiresArg: true },
-      tokenizer: {
-        describe: "CLIP's tokenizer.json, its list of merges, or a folder with one [in --weights]",
-        type: 'string',
-        requiresArg: true,
-      },
-      networks: {
-        describe: 'a JSON file of the configurations of networks that are not of the published size',
-        type: 'string',
-        requiresArg: true,
-      },
-      captions: { describe: 'JSON lines of image and caption', type: 'string', requiresArg: true },
-      ...deviceOptions,
-      json: { describe: 'print the figures as a JSON object', type: 'boolean', default: false },
-    }),
+    yargs.positional('inputs', inputs).options(
+      dashed({
+        out: { ...fileOptions.out, describe: 'folder for <face>/<candidate>.png, candidates.jsonl and pairs.jsonl' },
+        candidates: {
+          describe: `how to restore: [NAME=]MODEL[,seed=N,steps=N...], where MODEL is what restore takes, or one of ${Object.keys(filters).join(', ')}`,
+          type: 'string',
+          array: true,
+          requiresArg: true,
+          default: ['face-256', 'bicubic', 'sharpen', 'denoise'],
+        },
+        perFace: {
+          describe: 'candidates of each face; drawn where there are more',
+          type: 'number',
+          requiresArg: true,
+          default: 4,
+        },
+        seed: { describe: 'of which are drawn, and of their order', type: 'number', requiresArg: true, default: 0 },
+        people: { describe: 'the manifest.json of data faces: who is who', type: 'string', requiresArg: true },
+        weights: { describe: 'the folder with the official files of models', type: 'string', requiresArg: true },
+        tokenizer: {
+          describe: "CLIP's tokenizer.json, its list of merges, or a folder with one [in --weights]",
+          type: 'string',
+          requiresArg: true,
+        },
+        networks: {
+          describe: 'a JSON file of the configurations of networks that are not of the published size',
+          type: 'string',
+          requiresArg: true,
+        },
+        captions: { describe: 'JSON lines of image and caption', type: 'string', requiresArg: true },
+        ...deviceOptions,
+        json: { describe: 'print the figures as a JSON object', type: 'boolean', default: false },
+      }),
+    ),
   handler: candidates,
 };
 

@@ -41,3 +41,10 @@ export const text = (describe: string) => ({ describe, type: 'string', requiresA
 
 /** An option that is there or not. */
 export const flag = (describe: string) => ({ describe, type: 'boolean', default: false }) as const;
+
+/** An option's name as it is typed: judge-every of judgeEvery. */
+export const typed = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+
+/** Options under the names that are typed, for the help; yargs gives each under the name that it has here, too. */
+export const dashed = <T extends object>(options: T): T =>
+  Object.fromEntries(Object.entries(options).map(([name, option]) => [typed(name), option])) as T;

@@ -5,7 +5,7 @@ import { ReflError } from '../errors.ts';
 import { openDevice } from '../runtime/index.ts';
 import { baseConfig, trainBase } from '../train/base.ts';
 import { interrupted } from './interrupt.ts';
-import { deviceOptions, number } from './options.ts';
+import { dashed, deviceOptions, number, typed } from './options.ts';
 import { clock, Progress } from './progress.ts';
 
 interface Args {
@@ -35,31 +35,33 @@ export const trainBaseCommand: CommandModule<object, Args> = {
         default: undefined,
         demandOption: true,
       })
-      .options({
-        out: {
-          alias: 'o',
-          requiresArg: true,
-          describe: 'folder for checkpoints and weights',
-          type: 'string',
-          demandOption: true,
-        },
-        steps: number('updates of the weights', 10_000),
-        batch: number('crops a step', 4),
-        crop: number('side of the random crops, in pixels', 128),
-        lr: number('peak learning rate', 1e-3),
-        seed: number('of weights, crops and damage', 0),
-        init: { describe: 'weights to start from, as an earlier run wrote them', type: 'string', requiresArg: true },
-        checkpointEvery: number('steps between checkpoints', 250),
-        ...deviceOptions,
-        json: { describe: 'print one JSON object a step', type: 'boolean', default: false },
-      }),
+      .options(
+        dashed({
+          out: {
+            alias: 'o',
+            requiresArg: true,
+            describe: 'folder for checkpoints and weights',
+            type: 'string',
+            demandOption: true,
+          },
+          steps: number('updates of the weights', 10_000),
+          batch: number('crops a step', 4),
+          crop: number('side of the random crops, in pixels', 128),
+          lr: number('peak learning rate', 1e-3),
+          seed: number('of weights, crops and damage', 0),
+          init: { describe: 'weights to start from, as an earlier run wrote them', type: 'string', requiresArg: true },
+          checkpointEvery: number('steps between checkpoints', 250),
+          ...deviceOptions,
+          json: { describe: 'print one JSON object a step', type: 'boolean', default: false },
+        }),
+      ),
   handler: train,
 };
 
 async function train({ sources, out, device: name, threads, json, ...options }: Args): Promise<void> {
   for (const key of ['steps', 'batch', 'crop', 'checkpointEvery', 'seed'] as const) {
     if (!Number.isSafeInteger(options[key]) || options[key] < (key === 'seed' ? 0 : 1)) {
-      throw new ReflError('ERR_OPTION', `${key} must be a whole number, got ${options[key]}`);
+      throw new ReflError('ERR_OPTION', `${typed(key)} must be a whole number, got ${options[key]}`);
     }
   }
   if (!(options.lr > 0)) throw new ReflError('ERR_OPTION', `lr must be above 0, got ${options.lr}`);

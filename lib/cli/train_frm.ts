@@ -10,7 +10,7 @@ import { readLabels } from '../train/labels.ts';
 import { heard, interval, percent } from './comparisons.ts';
 import { UsageError } from './failure.ts';
 import { interrupted } from './interrupt.ts';
-import { deviceOptions, flag, number, text } from './options.ts';
+import { dashed, deviceOptions, flag, number, text, typed } from './options.ts';
 import { clock, Progress } from './progress.ts';
 
 interface Args extends Omit<FrmOptions, 'from' | 'unlocked' | 'dtype'> {
@@ -30,45 +30,47 @@ export const trainFrmCommand: CommandModule<object, Args> = {
   command: 'frm <labels>',
   describe: 'train a face reward model on labelled pairs; started again, it goes on from its newest checkpoint',
   builder: (yargs) =>
-    yargs.positional('labels', { describe: 'what label wrote', type: 'string', demandOption: true }).options({
-      weights: {
-        ...text('HPS v2 as published, or a .safetensors file of any CLIP, to start from'),
-        conflicts: 'model',
-      },
-      model: text("a JSON file in open_clip's words: a CLIP to be drawn anew, all of which trains"),
-      tokenizer: { ...text("CLIP's tokenizer.json, its list of merges, or a folder with one"), demandOption: true },
-      out: { ...text('folder for checkpoints, events for TensorBoard, and weights'), alias: 'o', demandOption: true },
-      steps: number('updates of the weights', 20_000),
-      batch: number('pairs a batch', 16),
-      accumulate: number('batches an update', 1),
-      lr: number('peak learning rate', 3.3e-6),
-      warmup: number('steps until it is reached; a cosine follows', 500),
-      weightDecay: number('of matrices', 0.35),
-      imageGroups: number('how much of the image tower trains: groups from its end', 20),
-      textLayers: number('blocks of the text tower that train', 11),
-      unlockAll: flag('train everything'),
-      preprocessing: {
-        ...text('how pictures are brought to size, as score has it'),
-        choices: Object.keys(preprocessings) as Preprocessing[],
-        default: 'hps' as Preprocessing,
-      },
-      caption: text('of pairs that have none'),
-      onlyPeople: flag("train on people's labels alone"),
-      turn: flag('mirror and turn both pictures of a pair alike, anew each time: for judges of clearness alone'),
-      average: flag('judge and keep averages of the weights'),
-      recompute: flag('compute blocks twice, to save memory'),
-      dtype: {
-        ...text('what the towers compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 saves no time'),
-        choices: ['auto', 'f32', 'bf16'] as const,
-        default: 'auto' as const,
-      },
-      seed: number('of the order of pairs', 0),
-      evalEvery: number('steps between judgements on held-out people', 500),
-      patience: number('judgements without a better one before training ends; 0 for no end', 0),
-      checkpointEvery: number('steps between checkpoints', 500),
-      ...deviceOptions,
-      json: { describe: 'print one JSON object a step and a judgement', type: 'boolean', default: false },
-    }),
+    yargs.positional('labels', { describe: 'what label wrote', type: 'string', demandOption: true }).options(
+      dashed({
+        weights: {
+          ...text('HPS v2 as published, or a .safetensors file of any CLIP, to start from'),
+          conflicts: 'model',
+        },
+        model: text("a JSON file in open_clip's words: a CLIP to be drawn anew, all of which trains"),
+        tokenizer: { ...text("CLIP's tokenizer.json, its list of merges, or a folder with one"), demandOption: true },
+        out: { ...text('folder for checkpoints, events for TensorBoard, and weights'), alias: 'o', demandOption: true },
+        steps: number('updates of the weights', 20_000),
+        batch: number('pairs a batch', 16),
+        accumulate: number('batches an update', 1),
+        lr: number('peak learning rate', 3.3e-6),
+        warmup: number('steps until it is reached; a cosine follows', 500),
+        weightDecay: number('of matrices', 0.35),
+        imageGroups: number('how much of the image tower trains: groups from its end', 20),
+        textLayers: number('blocks of the text tower that train', 11),
+        unlockAll: flag('train everything'),
+        preprocessing: {
+          ...text('how pictures are brought to size, as score has it'),
+          choices: Object.keys(preprocessings) as Preprocessing[],
+          default: 'hps' as Preprocessing,
+        },
+        caption: text('of pairs that have none'),
+        onlyPeople: flag("train on people's labels alone"),
+        turn: flag('mirror and turn both pictures of a pair alike, anew each time: for judges of clearness alone'),
+        average: flag('judge and keep averages of the weights'),
+        recompute: flag('compute blocks twice, to save memory'),
+        dtype: {
+          ...text('what the towers compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 saves no time'),
+          choices: ['auto', 'f32', 'bf16'] as const,
+          default: 'auto' as const,
+        },
+        seed: number('of the order of pairs', 0),
+        evalEvery: number('steps between judgements on held-out people', 500),
+        patience: number('judgements without a better one before training ends; 0 for no end', 0),
+        checkpointEvery: number('steps between checkpoints', 500),
+        ...deviceOptions,
+        json: { describe: 'print one JSON object a step and a judgement', type: 'boolean', default: false },
+      }),
+    ),
   handler: train,
 };
 
@@ -82,7 +84,7 @@ async function train({ labels: path, json, device: name, threads, ...args }: Arg
   for (const [key, smallest] of Object.entries(least)) {
     const value = args[key as keyof typeof least];
     if (!Number.isSafeInteger(value) || value < smallest) {
-      throw new ReflError('ERR_OPTION', `${key} must be a whole number of at least ${smallest}, got ${value}`);
+      throw new ReflError('ERR_OPTION', `${typed(key)} must be a whole number of at least ${smallest}, got ${value}`);
     }
   }
   if (!(args.lr > 0)) throw new ReflError('ERR_OPTION', `lr must be above 0, got ${args.lr}`);

@@ -5,6 +5,7 @@ import { ReflError } from '../errors.ts';
 import type { DType } from '../graph/dtype.ts';
 import { openDevice } from '../runtime/index.ts';
 import { type LoraSettings, mostLayers } from '../train/refl/lora.ts';
+import { paperWeights } from '../train/refl/objective.ts';
 import { checkLora, trainedModels } from '../train/refl/open.ts';
 import { type PlanOptions, planMemory, plannedModels } from '../train/refl/plan.ts';
 import { type OnAlarm, type ReflObservation, type ReflStart, type ReflStep, trainRefl } from '../train/refl/refl.ts';
@@ -14,7 +15,7 @@ import { setUp } from '../train/refl/setup.ts';
 import { findCaptions } from './captions.ts';
 import { UsageError } from './failure.ts';
 import { interrupted } from './interrupt.ts';
-import { deviceOptions, flag, number, text } from './options.ts';
+import { dashed, deviceOptions, flag, number, text, typed } from './options.ts';
 import { clock, Progress } from './progress.ts';
 import { sourceOf } from './train.ts';
 
@@ -56,6 +57,10 @@ interface Args {
   compat?: Compat;
   drift?: Kept;
   driftWeight?: number;
+  rewardWeight: number;
+  waveletWeight: number;
+  lpipsWeight: number;
+  featuresWeight?: number;
   onAlarm: OnAlarm;
   lora?: number;
   loraLayers: string;
@@ -77,80 +82,95 @@ export const trainReflCommand: CommandModule<object, Args> = {
         array: true,
         default: [],
       })
-      .options({
-        model: {
-          ...text(`what trains: face-256, a file of its kind, ${trainedModels.join(', ')}`),
-          default: 'face-256',
-        },
-        weights: text("folder with the model's official files, or SwinIR's file"),
-        networks: text('a JSON file of configurations, for networks of other sizes than the published ones'),
-        judge: text('file of the face reward model, or of any CLIP that train frm wrote'),
-        tokenizer: text("CLIP's tokenizer.json, its list of merges, or a folder with one"),
-        lpips: { describe: "LPIPS's files: VGG16 and the linear layers", type: 'string', array: true },
-        independent: text('another face reward model, which nobody learns from, to watch by'),
-        caption: { ...text('what photographs show that have no caption of their own'), default: 'a photo of a face' },
-        captions: text('JSON lines of image and caption, as data caption writes them'),
-        promptCaptions: flag('let captions steer DiffBIR and OSEDiff, too; by default the empty text does'),
-        heldOut: text('folder of photographs to look at and not to train on'),
-        looks: number('crops of those', 8),
-        aligned: flag('their middles are aligned faces: also watch identity, landmarks and features of faces'),
-        out: { ...text('folder for checkpoints, events, previews and weights'), alias: 'o' },
-        steps: number('updates of the weights', 3500),
-        batch: number('images a batch', 1),
-        accumulate: number('batches an update', 4),
-        lr: number('learning rate', 5e-5),
-        crop: { describe: 'side of the crops, in pixels [what the model was made for]', type: 'number' },
-        rollout: number('denoising steps of DiffBIR', paperWalk.steps),
-        gradientSteps: number('how many of them, from the end, have gradients', paperWalk.traced),
-        judgeEvery: number('updates for each one of the judge; 0 leaves it as it is', paperJudge.every),
-        judgeDuring: text('steps at which it learns, as 1-1000,2001- [all]'),
-        judgeLr: number("the judge's learning rate", paperJudge.lr),
-        imageGroups: number("how much of the judge's image tower trains: groups from its end", 20),
-        textLayers: number('blocks of its text tower that train', 11),
-        unlockAll: flag('train all of the judge'),
-        lora: {
-          ...{ describe: "rank of adapters that train in the place of DiffBIR's ControlNet", type: 'number' },
-          requiresArg: true,
-        },
-        loraLayers: {
-          ...text('which layers have one: a regular expression for their paths'),
-          default: mostLayers,
-        },
-        recompute: flag('compute blocks twice, to save memory'),
-        offload: flag("keep AdamW's moments in the host's memory, to save the device's: the same bits"),
-        dtype: {
-          ...text('what networks compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 saves no time'),
-          choices: ['auto', 'f32', 'bf16'] as const,
-          default: 'auto' as const,
-        },
-        seed: number('of crops, damage and noise', 231),
-        validateEvery: number('updates between looks at the held-out photographs', 500),
-        checkpointEvery: number('updates between checkpoints', 500),
-        compat: {
-          describe: "official: DiffusionReward's public code with its flaws, to compare with",
-          choices: ['official'] as const,
-          requiresArg: true,
-        },
-        drift: {
-          describe: 'what is kept from drifting: features, where the model has a frozen copy, or the weights',
-          choices: ['features', 'weights'] as const,
-          requiresArg: true,
-        },
-        driftWeight: {
-          ...{ describe: "what that costs [the paper's for features, 1 for weights]", type: 'number' },
-          requiresArg: true,
-        },
-        onAlarm: {
-          describe: 'what is done when the watch raises an alarm',
-          choices: ['warn', 'pause', 'rollback', 'strengthen'] as const,
-          default: 'warn' as const,
-          requiresArg: true,
-        },
-        override: flag('go on from a state that was trained with other options, which is refused otherwise'),
-        plan: flag(`say how much memory it takes and do nothing: for ${plannedModels.join(', ')}; needs no files`),
-        ...deviceOptions,
-        json: { describe: 'print one JSON object an update and a look', type: 'boolean', default: false },
-      }),
+      .options(
+        dashed({
+          model: {
+            ...text(`what trains: face-256, a file of its kind, ${trainedModels.join(', ')}`),
+            default: 'face-256',
+          },
+          weights: text("folder with the model's official files, or SwinIR's file"),
+          networks: text('a JSON file of configurations, for networks of other sizes than the published ones'),
+          judge: text('file of the face reward model, or of any CLIP that train frm wrote'),
+          tokenizer: text("CLIP's tokenizer.json, its list of merges, or a folder with one"),
+          lpips: { describe: "LPIPS's files: VGG16 and the linear layers", type: 'string', array: true },
+          independent: text('another face reward model, which nobody learns from, to watch by'),
+          caption: { ...text('what photographs show that have no caption of their own'), default: 'a photo of a face' },
+          captions: text('JSON lines of image and caption, as data caption writes them'),
+          promptCaptions: flag('let captions steer DiffBIR and OSEDiff, too; by default the empty text does'),
+          heldOut: text('folder of photographs to look at and not to train on'),
+          looks: number('crops of those', 8),
+          aligned: flag('their middles are aligned faces: also watch identity, landmarks and features of faces'),
+          out: { ...text('folder for checkpoints, events, previews and weights'), alias: 'o' },
+          steps: number('updates of the weights', 3500),
+          batch: number('images a batch', 1),
+          accumulate: number('batches an update', 4),
+          lr: number('learning rate', 5e-5),
+          rewardWeight: number('what a lack of reward costs', paperWeights.reward),
+          waveletWeight: number('what a difference of low frequencies costs', paperWeights.wavelet),
+          lpipsWeight: number('what a distance by LPIPS costs, if --lpips is there', paperWeights.lpips),
+          featuresWeight: {
+            ...{
+              describe: "what a distance by face-api's expression network costs, which stands in for LPIPS [left out]",
+            },
+            ...{ type: 'number', requiresArg: true },
+          },
+          crop: { describe: 'side of the crops, in pixels [what the model was made for]', type: 'number' },
+          rollout: number('denoising steps of DiffBIR', paperWalk.steps),
+          gradientSteps: number('how many of them, from the end, have gradients', paperWalk.traced),
+          judgeEvery: number('updates for each one of the judge; 0 leaves it as it is', paperJudge.every),
+          judgeDuring: text('steps at which it learns, as 1-1000,2001- [all]'),
+          judgeLr: number("the judge's learning rate", paperJudge.lr),
+          imageGroups: number("how much of the judge's image tower trains: groups from its end", 20),
+          textLayers: number('blocks of its text tower that train', 11),
+          unlockAll: flag('train all of the judge'),
+          lora: {
+            ...{ describe: "rank of adapters that train in the place of DiffBIR's ControlNet", type: 'number' },
+            requiresArg: true,
+          },
+          loraLayers: {
+            ...text('which layers have one: a regular expression for their paths'),
+            default: mostLayers,
+          },
+          recompute: flag('compute blocks twice, to save memory'),
+          offload: flag("keep AdamW's moments in the host's memory, to save the device's: the same bits"),
+          dtype: {
+            ...text('what networks compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 saves no time'),
+            choices: ['auto', 'f32', 'bf16'] as const,
+            default: 'auto' as const,
+          },
+          seed: number('of crops, damage and noise', 231),
+          validateEvery: number('updates between looks at the held-out photographs', 500),
+          checkpointEvery: number('updates between checkpoints', 500),
+          compat: {
+            describe: "official: DiffusionReward's public code with its flaws, to compare with",
+            choices: ['official'] as const,
+            requiresArg: true,
+          },
+          drift: {
+            describe:
+              'what is kept from drifting: features, those of networks of one step being their pictures, or the weights',
+            choices: ['features', 'weights'] as const,
+            requiresArg: true,
+          },
+          driftWeight: {
+            ...{
+              describe: "what that costs [the paper's for features, nothing for pictures, 1 for weights]",
+              type: 'number',
+            },
+            requiresArg: true,
+          },
+          onAlarm: {
+            describe: 'what is done when the watch raises an alarm',
+            choices: ['warn', 'pause', 'rollback', 'strengthen'] as const,
+            default: 'warn' as const,
+            requiresArg: true,
+          },
+          override: flag('go on from a state that was trained with other options, which is refused otherwise'),
+          plan: flag(`say how much memory it takes and do nothing: for ${plannedModels.join(', ')}; needs no files`),
+          ...deviceOptions,
+          json: { describe: 'print one JSON object an update and a look', type: 'boolean', default: false },
+        }),
+      ),
   handler: train,
 };
 
@@ -173,10 +193,13 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
   for (const [key, smallest] of Object.entries(least)) {
     const value = args[key as keyof typeof least];
     if (!Number.isSafeInteger(value) || value < smallest) {
-      throw new ReflError('ERR_OPTION', `${key} must be a whole number of at least ${smallest}, got ${value}`);
+      throw new ReflError('ERR_OPTION', `${typed(key)} must be a whole number of at least ${smallest}, got ${value}`);
     }
   }
-  if (!((args.driftWeight ?? 0) >= 0)) throw new ReflError('ERR_OPTION', 'the weight of the drift must not be below 0');
+  const { rewardWeight: reward, waveletWeight: wavelet, lpipsWeight, featuresWeight: features } = args;
+  for (const weight of [args.driftWeight, reward, wavelet, lpipsWeight, features]) {
+    if (!((weight ?? 0) >= 0)) throw new ReflError('ERR_OPTION', `weights must not be below 0, got ${weight}`);
+  }
   if (!(args.lr > 0 && args.judgeLr > 0)) throw new ReflError('ERR_OPTION', 'learning rates must be above 0');
   const during = args.judgeDuring === undefined ? undefined : args.judgeDuring.split(',').map(timeOf);
   const moving = args.judgeEvery ? { ...paperJudge, every: args.judgeEvery, lr: args.judgeLr, during } : undefined;
@@ -201,6 +224,9 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
   const compute: DType | undefined = isNarrow ? 'bf16' : undefined;
   const setup = await setUp(device, {
     ...{ model, weights, networks, judge, tokenizer, lpips, independent, caption, photographs, seed },
+    lossWeights: { reward, wavelet, lpips: lpipsWeight, features },
+    // Only one-step networks ask for it: the others have frozen copies anyway.
+    anchor: kept === 'features' && args.driftWeight ? (model === 'swinir' ? weights : model) : undefined,
     ...{ side: crop, recompute, compute, walk, compat, captionOf, prompts: args.promptCaptions, lora },
     heldOut: heldOut === undefined ? undefined : { folder: heldOut, looks, aligned },
     unlocked: moving && (args.unlockAll ? 'all' : { imageGroups: args.imageGroups, textLayers: args.textLayers }),

@@ -3,13 +3,11 @@ import { readFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { JsonLinesFile } from '../data/jsonl.ts';
 import { frmDemo } from '../demo/settings.ts';
-import { mean } from '../graph/ops/reduce.ts';
 import { makeFolder, writeAtomic } from '../image/files.ts';
 import { frmReward } from '../reward/reward.ts';
 import type { Device } from '../runtime/index.ts';
 import { ClipTokenizer } from '../text/tokenizer.ts';
-import { expressionDistance, faceDistances, fidelity } from '../train/refl/measures.ts';
-import type { Weighted } from '../train/refl/objective.ts';
+import { faceDistances, fidelity } from '../train/refl/measures.ts';
 import { trainRefl } from '../train/refl/refl.ts';
 import { paperWalk } from '../train/refl/rollout.ts';
 import type { MovingOptions } from '../train/refl/session.ts';
@@ -30,7 +28,7 @@ export interface ArmSettings {
   readonly steps: number;
   readonly batch: number;
   readonly lr: number;
-  /** Of the losses at the images; one of 0 is measured only. Where LPIPS's files are not there {@link expressionDistance} takes its place. */
+  /** Of the losses at the images; one of 0 is measured only. Where LPIPS's files are not there features of an expression network take their place. */
   readonly weights: Readonly<Record<'reward' | 'wavelet' | 'lpips', number>>;
   /** Weight of the mean squared difference from what {@link startingModel} makes of the same input; 0 leaves that out. */
   readonly drift: number;
@@ -136,14 +134,10 @@ async function train(
   const setup = await setUp(device, {
     ...{ model: after?.restorer ?? startingModel, anchor: drift ? startingModel : undefined, side: material.side },
     ...{ judge: material.judge.weights, tokenizer: material.judge.tokenizer, caption: material.judge.caption },
-    ...{ independent: material.independent.weights, lpips: material.lpips, lossWeights: weights },
+    ...{ independent: material.independent.weights, lpips: material.lpips },
     ...{ photographs: material.sources, heldOut: await looking(material), seed, unlocked },
     ...{ walk: paperWalk, recompute: false },
-    furtherLosses: async ({ parameters }): Promise<Record<string, Weighted>> => {
-      if (material.lpips?.length) return {};
-      const distance = await expressionDistance(parameters);
-      return { features: { weight: weights.lpips, loss: (judged) => mean(distance(judged)) } };
-    },
+    lossWeights: material.lpips?.length ? weights : { ...weights, features: weights.lpips },
   });
   try {
     const ended = new AbortController();

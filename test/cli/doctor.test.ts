@@ -66,6 +66,11 @@ test('--version and --help answer and succeed', async () => {
   ]) {
     assert.match(help.stdout, new RegExp(flag));
   }
+  for (const command of ['train base', 'train frm', 'train refl', 'data candidates']) {
+    const { stdout } = await refl([...command.split(' '), '--help']);
+    assert.match(stdout, /--[a-z]+-[a-z]+ /);
+    assert.not.match(stdout, /--[a-z]+[A-Z]/, 'options are told as they are typed');
+  }
 });
 
 test('a time left is readable', () => {

@@ -101,6 +101,30 @@ test('a network: stopped, gone on, looked at, and restoring otherwise afterwards
   assert.match(overridden.stderr, /overridden: files\.judge/);
 });
 
+test('losses weigh what they are given, and one that weighs nothing is measured', async () => {
+  const args = ['--model', tiny, '--steps', '1', '--json'];
+  const weights = [
+    '--reward-weight',
+    '0.01',
+    '--wavelet-weight',
+    '0',
+    '--features-weight',
+    '0.03',
+    '--drift-weight',
+    '200',
+  ];
+  const [plain, weighed] = [await train('plain', args), await train('weighed', [...args, ...weights])];
+  assert.is(weighed.code, 0, weighed.stderr);
+  const [{ norms }, other] = [plain, weighed].map(({ stdout }) => records(stdout).find(({ losses }) => losses));
+  assert.ok(Math.abs(other.norms.reward / norms.reward - 2) < 1e-5);
+  assert.equal(Object.keys(other.norms).sort(), ['drift', 'features', 'reward']);
+  assert.ok(other.norms.features > 0 && other.losses.wavelet > 0);
+  assert.equal(Object.keys(norms).sort(), ['reward', 'wavelet']);
+  const refused = await train('negative', [...args, '--lpips-weight', '-1']);
+  assert.is(refused.code, 2);
+  assert.match(errorLines(refused).join(), /weights must not be below 0, got -1/);
+});
+
 const forms = {
   'diffbir-v1': [diffbirFiles, 'diffbir_refl.safetensors', ['--rollout', '2', '--gradient-steps', '1']],
   'osediff-face': [

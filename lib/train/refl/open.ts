@@ -38,7 +38,7 @@ export interface TraineeOptions extends ModelSource, Precision {
   /** Whether captions steer restorers that read texts, as OSEDiff was trained to: the empty one does otherwise. */
   readonly prompts?: boolean;
   readonly compat?: Compat;
-  /** Of a restorer that is one network: the name or path of the one whose images its own should stay near, if any. */
+  /** Of a restorer that is one network: the name or file of the one whose images its own should stay near, if any. */
   readonly anchor?: string;
   /** Adapters that train in the place of DiffBIR's whole ControlNet. */
   readonly lora?: LoraSettings;
@@ -84,20 +84,26 @@ const openNetwork: Open = async ({ parameters }, name, { side, anchor, prompts, 
 
 /** SwinIR by itself, in the layout of DiffBIR's first stage: it may be put back as that. */
 const openSwinIR: Open = async ({ parameters }, name, options) => {
-  const { weights, networks, side, recompute, prompts, compute } = options;
+  const { weights, networks, side, recompute, prompts, compute, anchor } = options;
   if (weights === undefined) throw new ReflError('ERR_OPTION', `${name} needs the path of its file as weights`);
   if (prompts) throw new ReflError('ERR_OPTION', `${name} reads no texts: captions cannot steer it`);
   const { stage1, size } = await readNetworks(networks);
-  const module = new SwinIR(stage1);
-  await loadWeights(parameters, module, partOf(await openWeights(weights), 'swinir'));
+  const load = async (path: string, options?: LoadOptions): Promise<SwinIR> => {
+    const network = new SwinIR(stage1);
+    await loadWeights(parameters, network, partOf(await openWeights(path), 'swinir'), options);
+    return network;
+  };
+  const module = await load(weights);
   const taken = checkSide(name, side ?? size, (stage1.unshuffle_scale ?? 1) * stage1.window_size);
   const save = async (folder: string): Promise<string> => {
     const path = join(folder, trainedStage1);
     await saveCheckpoint(path, parameters, valuesOf(module), { format: 'pt' });
     return path;
   };
-  const trainee = new NetworkTrainee(module, taken, { compute, options: { recompute } });
-  return { trainee, side: taken, drift: 0, sources: { restorer: weights }, save };
+  const frozen = anchor === undefined ? undefined : await load(anchor, { frozen: true });
+  const trainee = new NetworkTrainee(module, taken, { frozen, compute, options: { recompute } });
+  const sources = { restorer: weights, ...(anchor !== undefined && { anchor }) };
+  return { trainee, side: taken, drift: frozen ? 1 : 0, sources, save };
 };
 
 const openDiffBIR =

@@ -1,5 +1,6 @@
 import { FolderPairs, type Source } from '../../data/pairs.ts';
 import { ReflError } from '../../errors.ts';
+import { mean } from '../../graph/ops/reduce.ts';
 import { loadLpips } from '../../metrics/lpips.ts';
 import type { CLIP } from '../../models/clip.ts';
 import { LPIPS } from '../../models/lpips.ts';
@@ -12,13 +13,19 @@ import { ClipTokenizer } from '../../text/tokenizer.ts';
 import { sampledDigest } from '../../weights/digest.ts';
 import { loadWeights } from '../../weights/load.ts';
 import { openWeights } from '../../weights/open.ts';
-import { faceDistances, plainDistances } from './measures.ts';
+import { expressionDistance, faceDistances, plainDistances } from './measures.ts';
 import { lpipsDistance, lpipsLoss, paperWeights, rewardLoss, type Weighted, waveletLoss } from './objective.ts';
 import { type OpenedTrainee, openTrainee, type TraineeOptions } from './open.ts';
 import type { Precision } from './restored.ts';
 import type { Caption, ReflModels, StepImages } from './session.ts';
 import { madeIn, widenTrained } from './trainable.ts';
 import { type Measures, Validation, type ValidationModels } from './validation.ts';
+
+/** Of the losses of images; one of 0 is measured only. */
+export interface LossWeights extends Readonly<Record<'reward' | 'lpips' | 'wavelet', number>> {
+  /** Of {@link expressionDistance}, for those who have no files of LPIPS; left out, that is not even measured. */
+  readonly features?: number;
+}
 
 export interface SetupOptions extends TraineeOptions {
   /** Name or path of the restorer. */
@@ -34,10 +41,8 @@ export interface SetupOptions extends TraineeOptions {
   /** What pictures show by their paths, where it is known; and the caption of all others. */
   readonly captionOf?: (path: string) => string | undefined;
   readonly caption: string;
-  /** Weights of the losses of images: {@link paperWeights} by default. */
-  readonly lossWeights?: Readonly<Record<'reward' | 'lpips' | 'wavelet', number>>;
-  /** Makes further losses of images, by name. */
-  readonly furtherLosses?: (stages: Stages) => Promise<Readonly<Record<string, Weighted>>>;
+  /** {@link paperWeights} by default. */
+  readonly lossWeights?: LossWeights;
   /** Folders of photographs to train on. */
   readonly photographs: readonly Source[];
   /** What is only looked at: crops of a folder of photographs, or images and how they are measured. */
@@ -109,13 +114,16 @@ export async function setUp(device: Device, options: SetupOptions): Promise<Setu
     };
 
     const asReward = (clip: CLIP): Reward => frmReward(clip, { antialias, compute, recompute });
-    const { lossWeights: weights = paperWeights } = options;
+    const weights: LossWeights = options.lossWeights ?? paperWeights;
     const reward = asReward(judge);
     const terms: Record<string, Weighted> = {
       reward: { weight: weights.reward, loss: rewardLoss(reward) },
       wavelet: { weight: weights.wavelet, loss: waveletLoss },
-      ...(await options.furtherLosses?.(stages)),
     };
+    if (weights.features !== undefined) {
+      const distance = await expressionDistance(parameters);
+      terms.features = { weight: weights.features, loss: (judged) => mean(distance(judged)) };
+    }
     const distances: Record<string, Measures[string]> = { ...plainDistances };
     if (options.lpips?.length) {
       const lpips = madeIn(compute, () => new LPIPS()).train(false);

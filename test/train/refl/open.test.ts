@@ -44,6 +44,15 @@ test('SwinIR by itself is a network that trains, and what is written is a first 
   const { images } = trainee.restore(1);
   const { y } = await evaluate(device, { y: images }, { degraded }, stages.parameters);
 
+  const apart = new Stages(device);
+  const held = await openTrainee(apart, 'swinir', { ...how, anchor: weights });
+  const [[own, frozen]] = held.trainee.restore(1).drift;
+  const both = await evaluate(device, { own, frozen }, { degraded }, apart.parameters);
+  close(both.own as Float32Array, y as Float32Array, 1e-5, 'what is held');
+  close(both.frozen as Float32Array, y as Float32Array, 1e-5, 'what it is held to');
+  assert.equal([held.drift, held.sources], [1, { restorer: weights, anchor: weights }]);
+  apart.dispose();
+
   const path = await save(folder);
   const copy = new SwinIR(tinyDiffBIR.stage1).train(false);
   using parameters = device.parameters();
