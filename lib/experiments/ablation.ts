@@ -31,7 +31,7 @@ export const ablation = (settings: ArmSettings): Experiment => ({
     others.map((other) => ({ ...comparison(all, other), what: `something is lost ${other.says}` })),
 });
 
-/** By what pictures are compared: measures that nothing trains by, and the texture that a fooled restorer paints. */
+/** By what pictures are compared: measures that nothing trains by but LPIPS, and the texture that a fooled restorer paints. */
 const compared = ['independent', 'perceptual', 'identity', 'landmarks', 'lpips', 'repetition'];
 
 /** What a run lost in comparison to another, and what it gained, at their ends; changes that chance explains are neither. */

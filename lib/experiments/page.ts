@@ -148,14 +148,12 @@ async function pictures(arms: readonly ArmResult[], { side, held }: Material): P
   return `<div class="pictures" ${columns}>\n${[...labels, ...rows].join('\n')}\n</div>`;
 }
 
-/** How far a picture is from another, {@link amplified}. */
-async function difference(picture: Buffer, other: Buffer): Promise<Buffer> {
-  const apart = sharp(picture).composite([{ input: other, blend: 'difference' }]);
-  // Of a picture of its own: sharp composes last.
-  return sharp(await apart.png().toBuffer())
-    .linear(amplified, 0)
-    .png()
-    .toBuffer();
+/** How far a picture is from another of its size, level by level, {@link amplified}. */
+export async function difference(picture: Buffer, other: Buffer): Promise<Buffer> {
+  const { data, info } = await sharp(picture).raw().toBuffer({ resolveWithObject: true });
+  const before = await sharp(other).raw().toBuffer();
+  const apart = data.map((level, i) => Math.min(255, amplified * Math.abs(level - before[i])));
+  return sharp(apart, { raw: info }).png().toBuffer();
 }
 
 async function shown(picture: Buffer | Promise<Buffer>): Promise<string> {

@@ -2,9 +2,9 @@ import { paperJudge } from '../train/refl/session.ts';
 import type { ArmSettings } from './arm.ts';
 
 /**
- * What all experiments share at the demo's size: the run with everything on. The paper's weights would leave the reward alone: a
- * small judge is steep, and its pull at the image was 1,400 times the wavelet loss's. By these, the mean norms at the image in the
- * demonstration's run are 0.039 of the distance that stands in for LPIPS, 0.017 of the reward (0.047 at first), 0.004 of the wavelet
+ * What all experiments share at the demo's size: the run with everything on. By the paper's weights nothing would hold the pictures: a
+ * small judge is steep, and its pull at the image was 1,400 times the wavelet loss's. By these, the mean norms at the image where the
+ * judge learns are 0.039 of the distance that stands in for LPIPS, 0.017 of the reward (0.047 at first), 0.004 of the wavelet
  * loss, and 0.0015 of the drift.
  */
 export const demoArm: ArmSettings = {

@@ -12,7 +12,7 @@ import { reflDemo } from '../../lib/experiments/demo.ts';
 import { hacking } from '../../lib/experiments/hacking.ts';
 import { interval } from '../../lib/experiments/interval.ts';
 import { type Material, reflMaterial } from '../../lib/experiments/material.ts';
-import { experimentPage } from '../../lib/experiments/page.ts';
+import { difference, experimentPage } from '../../lib/experiments/page.ts';
 import { type Experiment, runExperiment } from '../../lib/experiments/report.ts';
 import { demoArm } from '../../lib/experiments/settings.ts';
 import { shippedReward } from '../../lib/reward/shipped.ts';
@@ -159,6 +159,27 @@ test('experiments share their arms with the demonstration', async () => {
     assert.is(new Set(arms).size, 5);
     for (const one of demo) assert.ok(arms.includes(one), experiment.name);
   }
+});
+
+test('changes of a level are shown, and large ones do not wrap', async () => {
+  const [a, b] = await Promise.all(
+    [
+      [10, 20, 30],
+      [9, 20, 90],
+    ].map((levels) =>
+      sharp(Uint8Array.from(levels), { raw: { width: 1, height: 1, channels: 3 } })
+        .png()
+        .toBuffer(),
+    ),
+  );
+  assert.equal(
+    [
+      ...(await sharp(await difference(a, b))
+        .raw()
+        .toBuffer()),
+    ],
+    [32, 0, 255],
+  );
 });
 
 test('an ablation tells what chance does not explain', () => {
