@@ -10,7 +10,7 @@ import { readLabels } from '../train/labels.ts';
 import { heard, interval, percent } from './comparisons.ts';
 import { UsageError } from './failure.ts';
 import { interrupted } from './interrupt.ts';
-import { dashed, deviceOptions, flag, number, text, typed } from './options.ts';
+import { dashed, deviceOptions, dtypeFor, dtypeOption, flag, number, text, typed } from './options.ts';
 import { clock, Progress } from './progress.ts';
 
 interface Args extends Omit<FrmOptions, 'from' | 'unlocked' | 'dtype'> {
@@ -58,11 +58,7 @@ export const trainFrmCommand: CommandModule<object, Args> = {
         turn: flag('mirror and turn both pictures of a pair alike, anew each time: for judges of clearness alone'),
         average: flag('judge and keep averages of the weights'),
         recompute: flag('compute blocks twice, to save memory'),
-        dtype: {
-          ...text('what the towers compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 saves no time'),
-          choices: ['auto', 'f32', 'bf16'] as const,
-          default: 'auto' as const,
-        },
+        dtype: dtypeOption,
         seed: number('of the order of pairs', 0),
         evalEvery: number('steps between judgements on held-out people', 500),
         patience: number('judgements without a better one before training ends; 0 for no end', 0),
@@ -101,7 +97,7 @@ async function train({ labels: path, json, device: name, threads, ...args }: Arg
       ...pick(options),
       from: options.from,
       unlocked: args.unlockAll || args.model ? 'all' : { imageGroups: args.imageGroups, textLayers: args.textLayers },
-      dtype: args.dtype === 'auto' ? (device.kind === 'cpu' ? 'f32' : 'bf16') : args.dtype,
+      dtype: dtypeFor(device, args.dtype),
       patience: args.patience || Infinity,
     },
     {

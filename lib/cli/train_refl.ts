@@ -2,7 +2,6 @@ import { totalmem } from 'node:os';
 import { memoryUsage } from 'node:process';
 import type { CommandModule } from 'yargs';
 import { ReflError } from '../errors.ts';
-import type { DType } from '../graph/dtype.ts';
 import { openDevice } from '../runtime/index.ts';
 import { type LoraSettings, mostLayers } from '../train/refl/lora.ts';
 import { paperWeights } from '../train/refl/objective.ts';
@@ -15,7 +14,7 @@ import { setUp } from '../train/refl/setup.ts';
 import { findCaptions } from './captions.ts';
 import { UsageError } from './failure.ts';
 import { interrupted } from './interrupt.ts';
-import { dashed, deviceOptions, flag, number, text, typed } from './options.ts';
+import { amount, dashed, deviceOptions, dtypeFor, dtypeOption, flag, number, text, typed } from './options.ts';
 import { clock, Progress } from './progress.ts';
 import { sourceOf } from './train.ts';
 
@@ -108,13 +107,8 @@ export const trainReflCommand: CommandModule<object, Args> = {
           rewardWeight: number('what a lack of reward costs', paperWeights.reward),
           waveletWeight: number('what a difference of low frequencies costs', paperWeights.wavelet),
           lpipsWeight: number('what a distance by LPIPS costs, if --lpips is there', paperWeights.lpips),
-          featuresWeight: {
-            ...{
-              describe: "what a distance by face-api's expression network costs, which stands in for LPIPS [left out]",
-            },
-            ...{ type: 'number', requiresArg: true },
-          },
-          crop: { describe: 'side of the crops, in pixels [what the model was made for]', type: 'number' },
+          featuresWeight: amount("what a distance by face-api's expression network costs, in LPIPS's place [left out]"),
+          crop: amount('side of the crops, in pixels [what the model was made for]'),
           rollout: number('denoising steps of DiffBIR', paperWalk.steps),
           gradientSteps: number('how many of them, from the end, have gradients', paperWalk.traced),
           judgeEvery: number('updates for each one of the judge; 0 leaves it as it is', paperJudge.every),
@@ -123,21 +117,14 @@ export const trainReflCommand: CommandModule<object, Args> = {
           imageGroups: number("how much of the judge's image tower trains: groups from its end", 20),
           textLayers: number('blocks of its text tower that train', 11),
           unlockAll: flag('train all of the judge'),
-          lora: {
-            ...{ describe: "rank of adapters that train in the place of DiffBIR's ControlNet", type: 'number' },
-            requiresArg: true,
-          },
+          lora: amount("rank of adapters that train in the place of DiffBIR's ControlNet"),
           loraLayers: {
             ...text('which layers have one: a regular expression for their paths'),
             default: mostLayers,
           },
           recompute: flag('compute blocks twice, to save memory'),
           offload: flag("keep AdamW's moments in the host's memory, to save the device's: the same bits"),
-          dtype: {
-            ...text('what networks compute in: by default bf16 on a GPU, f32 elsewhere, where bf16 saves no time'),
-            choices: ['auto', 'f32', 'bf16'] as const,
-            default: 'auto' as const,
-          },
+          dtype: dtypeOption,
           seed: number('of crops, damage and noise', 231),
           validateEvery: number('updates between looks at the held-out photographs', 500),
           checkpointEvery: number('updates between checkpoints', 500),
@@ -152,13 +139,7 @@ export const trainReflCommand: CommandModule<object, Args> = {
             choices: ['features', 'weights'] as const,
             requiresArg: true,
           },
-          driftWeight: {
-            ...{
-              describe: "what that costs [the paper's for features, nothing for pictures, 1 for weights]",
-              type: 'number',
-            },
-            requiresArg: true,
-          },
+          driftWeight: amount("what that costs [the paper's for features, nothing for pictures, 1 for weights]"),
           onAlarm: {
             describe: 'what is done when the watch raises an alarm',
             choices: ['warn', 'pause', 'rollback', 'strengthen'] as const,
@@ -220,13 +201,12 @@ async function train({ sources, device: name, threads, json, ...args }: Args): P
   const { recompute, offload, compat } = args;
   const photographs = await Promise.all(sources.map(sourceOf));
   using device = await openDevice(name, { threads });
-  const isNarrow = args.dtype === 'auto' ? device.kind !== 'cpu' : args.dtype === 'bf16';
-  const compute: DType | undefined = isNarrow ? 'bf16' : undefined;
+  const dtype = dtypeFor(device, args.dtype);
+  const compute = dtype === 'f32' ? undefined : dtype;
   const setup = await setUp(device, {
     ...{ model, weights, networks, judge, tokenizer, lpips, independent, caption, photographs, seed },
     lossWeights: { reward, wavelet, lpips: lpipsWeight, features },
-    // Only one-step networks ask for it: the others have frozen copies anyway.
-    anchor: kept === 'features' && args.driftWeight ? (model === 'swinir' ? weights : model) : undefined,
+    anchor: kept === 'features' && args.driftWeight ? true : undefined,
     ...{ side: crop, recompute, compute, walk, compat, captionOf, prompts: args.promptCaptions, lora },
     heldOut: heldOut === undefined ? undefined : { folder: heldOut, looks, aligned },
     unlocked: moving && (args.unlockAll ? 'all' : { imageGroups: args.imageGroups, textLayers: args.textLayers }),

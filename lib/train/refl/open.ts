@@ -38,8 +38,11 @@ export interface TraineeOptions extends ModelSource, Precision {
   /** Whether captions steer restorers that read texts, as OSEDiff was trained to: the empty one does otherwise. */
   readonly prompts?: boolean;
   readonly compat?: Compat;
-  /** Of a restorer that is one network: the name or file of the one whose images its own should stay near, if any. */
-  readonly anchor?: string;
+  /**
+   * Of a restorer that is one network: the name or file of the one whose images its own should stay near, if any; true for what
+   * it is itself before it trains. The others have frozen copies anyway.
+   */
+  readonly anchor?: string | true;
   /** Adapters that train in the place of DiffBIR's whole ControlNet. */
   readonly lora?: LoraSettings;
 }
@@ -74,7 +77,8 @@ const openNetwork: Open = async ({ parameters }, name, { side, anchor, prompts, 
     await saveCheckpoint(path, parameters, leaves, file.metadata, 'F16');
     return path;
   };
-  const kept = anchor === undefined ? undefined : await load(anchor, { frozen: true });
+  const path = anchor === true ? name : anchor;
+  const kept = path === undefined ? undefined : await load(path, { frozen: true });
   return {
     trainee: new NetworkTrainee(module, taken, { frozen: kept?.module, compute }),
     ...{ side: taken, drift: kept ? 1 : 0, save },
@@ -100,9 +104,10 @@ const openSwinIR: Open = async ({ parameters }, name, options) => {
     await saveCheckpoint(path, parameters, valuesOf(module), { format: 'pt' });
     return path;
   };
-  const frozen = anchor === undefined ? undefined : await load(anchor, { frozen: true });
+  const kept = anchor === true ? weights : anchor;
+  const frozen = kept === undefined ? undefined : await load(kept, { frozen: true });
   const trainee = new NetworkTrainee(module, taken, { frozen, compute, options: { recompute } });
-  const sources = { restorer: weights, ...(anchor !== undefined && { anchor }) };
+  const sources = { restorer: weights, ...(kept !== undefined && { anchor: kept }) };
   return { trainee, side: taken, drift: frozen ? 1 : 0, sources, save };
 };
 

@@ -45,7 +45,7 @@ test('SwinIR by itself is a network that trains, and what is written is a first 
   const { y } = await evaluate(device, { y: images }, { degraded }, stages.parameters);
 
   const apart = new Stages(device);
-  const held = await openTrainee(apart, 'swinir', { ...how, anchor: weights });
+  const held = await openTrainee(apart, 'swinir', { ...how, anchor: true });
   const [[own, frozen]] = held.trainee.restore(1).drift;
   const both = await evaluate(device, { own, frozen }, { degraded }, apart.parameters);
   close(both.own as Float32Array, y as Float32Array, 1e-5, 'what is held');
